@@ -1,0 +1,11 @@
+//! Everything the client does with TLS, and the only place that names `rustls`.
+//!
+//! `identity` holds the certificates and the settings of every connection; `session` is one
+//! connection's TLS state, driven with plain byte slices.
+
+mod identity;
+mod session;
+
+pub use identity::TlsIdentity;
+pub(crate) use identity::tls_error;
+pub(crate) use session::TlsSession;
