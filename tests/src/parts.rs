@@ -1,0 +1,38 @@
+//! Parts of the system that some tests need and not every machine has.
+//!
+//! Outside CI a missing part is a skip that the test prints by name. With `CI=true` it is a
+//! failure: there, every part must be present.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Says that a test is skipped because `what` is missing, or fails in CI.
+pub fn missing(what: &str) {
+    let in_ci = env::var("CI").is_ok_and(|value| value == "true");
+    assert!(
+        !in_ci,
+        "{what} is missing, and in CI nothing may be skipped"
+    );
+    eprintln!("SKIPPED: {what} is missing");
+}
+
+/// A Python 3 with the `cryptography` package (Debian: `python3-cryptography`), or `None` after
+/// saying that the test is skipped.
+pub fn python_with_cryptography() -> Option<PathBuf> {
+    let found = ["/usr/bin/python3", "python3"]
+        .into_iter()
+        .map(Path::new)
+        .find(|python| {
+            Command::new(python)
+                .args(["-c", "import cryptography, ssl"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success())
+        });
+    if found.is_none() {
+        missing("Python 3 with the package cryptography (Debian: python3-cryptography)");
+    }
+    found.map(Path::to_path_buf)
+}
