@@ -1,1 +1,133 @@
-//! Skeleton.
+//! Everything a decision depends on, loaded together and replaced together.
+
+use std::fmt;
+use std::sync::Arc;
+
+use accel::{EngineError, Key, KeyFileError, KeyIndex, KeyTable, LoadRules, LoadedKey};
+use rustls::ServerConfig;
+
+use crate::config::{Config, ConfigError, KeyLocation, KeySource};
+use crate::policy::Policy;
+use crate::policy::rules::KeyName;
+use crate::tls::certs::{self, CertificateError};
+
+/// Keys, policy, certificates and the configuration they came from. Immutable.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// 1 at start, one more with every reload that took effect.
+    pub generation: u64,
+    /// The configuration it was built from.
+    pub config: Arc<Config>,
+    /// The private keys.
+    pub keys: KeyTable,
+    /// Who may use them.
+    pub policy: Policy,
+    /// The server's certificate and TLS rules, for new connections.
+    pub tls: Arc<ServerConfig>,
+    /// End of validity of the server's certificate, seconds since 1970.
+    pub certificate_expiry: i64,
+}
+
+/// Why a snapshot could not be built or used. Whatever was in use before stays in use.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The configuration cannot be read or is wrong.
+    Config(ConfigError),
+    /// A key file cannot be used.
+    Key(KeyFileError),
+    /// The server's certificate, its key, or the client CA cannot be used.
+    Certificate(CertificateError),
+    /// The engine cannot be used on this machine.
+    Engine(EngineError),
+    /// A key was loaded, but a signature made with it does not verify.
+    SelfTest {
+        /// The label of the key.
+        label: String,
+        /// What the engine said.
+        reason: String,
+    },
+}
+
+impl Snapshot {
+    /// Loads what `config` names.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] for the first file that cannot be used, with its name and the way out.
+    pub fn load(config: Config, generation: u64) -> Result<Self, LoadError> {
+        let mut loaded = Vec::new();
+        for source in &config.keys {
+            load_source(source, &mut loaded).map_err(LoadError::Key)?;
+        }
+        let keys = KeyTable::new(loaded).map_err(LoadError::Key)?;
+        let server = certs::load(&config.tls).map_err(LoadError::Certificate)?;
+        let names: Vec<KeyName<'_>> = keys
+            .iter()
+            .map(|(index, entry)| KeyName {
+                index: index.0,
+                label: &entry.label,
+                ski: entry.key.ski(),
+            })
+            .collect();
+        let policy = Policy::compile(&config.clients, &names, generation);
+        Ok(Self {
+            generation,
+            config: Arc::new(config),
+            keys,
+            policy,
+            tls: server.config,
+            certificate_expiry: server.not_after,
+        })
+    }
+
+    /// The key at `position` of the key table, and its label.
+    #[must_use]
+    pub fn key_at(&self, position: u32) -> Option<(&Arc<Key>, &str)> {
+        let entry = self.keys.get(KeyIndex(position))?;
+        Some((&entry.key, &entry.label))
+    }
+}
+
+fn load_source(source: &KeySource, into: &mut Vec<LoadedKey>) -> Result<(), KeyFileError> {
+    let rules = LoadRules {
+        allow_exponents: source.allow_exponents.clone(),
+        allow_weak_permissions: source.allow_weak_permissions,
+        ..LoadRules::default()
+    };
+    match &source.location {
+        KeyLocation::Directory(path) => into.extend(accel::load_directory(path, &rules)?),
+        KeyLocation::File(path) => {
+            let mut key = accel::load_file(path, &rules)?;
+            if let Some(label) = &source.label {
+                key.label.clone_from(label);
+            }
+            into.push(key);
+        }
+    }
+    Ok(())
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Key(error) => error.fmt(f),
+            Self::Certificate(error) => error.fmt(f),
+            Self::Engine(error) => error.fmt(f),
+            Self::SelfTest { label, reason } => write!(
+                f,
+                "key \"{label}\": a signature made with it for a test is not right ({reason}); \
+                 the file may be damaged: restore it from its backup, or remove it"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+impl From<ConfigError> for LoadError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}

@@ -1,1 +1,16 @@
-//! Skeleton.
+//! Configuration: TOML in, [`Config`] out, and errors that name the file, the line, what was meant
+//! and the fix.
+
+mod build;
+pub mod checked;
+mod date;
+mod problem;
+mod raw;
+mod units;
+
+pub use checked::{
+    Accel, Admin, Client, Config, EngineChoice, Grant, Io, IoBackend, KeyLocation, KeyPattern,
+    KeySource, Limits, Listen, Match, Metrics, Shutdown, Tls, TlsVersion,
+};
+pub use date::Date;
+pub use problem::{ConfigError, Problem};

@@ -1,0 +1,293 @@
+//! The grants of the configuration, compiled for one set of keys.
+//!
+//! A request costs one or two hash lookups, whatever the number of keys and grants: the globs of
+//! the configuration are resolved here, once per reload.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use super::identity::PeerIdentity;
+use super::rights::{Right, Rights};
+use crate::clock;
+use crate::config::{Client, Date, Grant, KeyPattern, Match};
+
+/// Names a `[[clients]]` entry in the [`Policy`] that issued it, and in no other: after a reload
+/// the identity of a live connection is looked up again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClientId {
+    index: u32,
+    generation: u64,
+}
+
+/// What the policy needs to know about a key: where it stands in the key table, and its names.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyName<'a> {
+    /// Position in the key table.
+    pub index: u32,
+    /// File stem or configured label.
+    pub label: &'a str,
+    /// Subject key identifier.
+    pub ski: [u8; 20],
+}
+
+/// All grants, ready to be asked. Immutable; a reload builds a new one.
+#[derive(Debug)]
+pub struct Policy {
+    generation: u64,
+    clients: Vec<CompiledClient>,
+    by_match: HashMap<Match, u32>,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug)]
+struct CompiledClient {
+    name: String,
+    permanent: KeyRights,
+    /// Grants with a last day, those of one day together.
+    dated: Vec<(Date, KeyRights)>,
+}
+
+/// Rights per key of one client.
+#[derive(Debug, Default)]
+struct KeyRights {
+    /// On every key that is not in `by_key`.
+    elsewhere: Rights,
+    by_key: HashMap<u32, Rights>,
+}
+
+impl KeyRights {
+    fn on(&self, key: u32) -> Rights {
+        self.by_key.get(&key).copied().unwrap_or(self.elsewhere)
+    }
+
+    fn add_to_all(&mut self, rights: Rights) {
+        self.elsewhere = self.elsewhere.union(rights);
+        for held in self.by_key.values_mut() {
+            *held = held.union(rights);
+        }
+    }
+
+    fn add(&mut self, key: u32, rights: Rights) {
+        let held = self.by_key.entry(key).or_insert(self.elsewhere);
+        *held = held.union(rights);
+    }
+}
+
+impl Policy {
+    /// Compiles the grants of `clients` for `keys`.
+    ///
+    /// `generation` is that of the snapshot the policy belongs to.
+    #[must_use]
+    pub fn compile(clients: &[Client], keys: &[KeyName<'_>], generation: u64) -> Self {
+        let lookup = KeyLookup::new(keys);
+        let today = Date::of(clock::wall());
+        let mut policy =
+            Self { generation, clients: Vec::new(), by_match: HashMap::new(), warnings: Vec::new() };
+        for (index, client) in (0u32..).zip(clients) {
+            for name in &client.matches {
+                // The first entry in file order counts.
+                policy.by_match.entry(name.clone()).or_insert(index);
+            }
+            let mut compiled = CompiledClient {
+                name: client.name.clone(),
+                permanent: KeyRights::default(),
+                dated: Vec::new(),
+            };
+            for grant in &client.grants {
+                policy.warnings.extend(warnings_about(client, grant, &lookup, today));
+                if grant.expires.is_none_or(|last_day| today <= last_day) {
+                    lookup.grant(grant, compiled.slot(grant.expires));
+                }
+            }
+            policy.clients.push(compiled);
+        }
+        policy
+    }
+
+    /// The client that a certificate belongs to; the first in file order where it fits several.
+    #[must_use]
+    pub fn client(&self, peer: &PeerIdentity) -> Option<ClientId> {
+        let index = peer.names().filter_map(|name| self.by_match.get(&name).copied()).min()?;
+        Some(ClientId { index, generation: self.generation })
+    }
+
+    /// The name of a client in logs; `"unknown"` for an id of another policy.
+    #[must_use]
+    pub fn client_name(&self, client: ClientId) -> &str {
+        self.compiled(client).map_or("unknown", |compiled| &compiled.name)
+    }
+
+    /// What `client` may do with the key at `key` today.
+    #[must_use]
+    pub fn rights(&self, client: ClientId, key: u32) -> Rights {
+        let Some(compiled) = self.compiled(client) else { return Rights::NONE };
+        let mut rights = compiled.permanent.on(key);
+        if !compiled.dated.is_empty() {
+            let today = Date::of(clock::wall());
+            for (_, dated) in compiled.dated.iter().filter(|(last_day, _)| today <= *last_day) {
+                rights = rights.union(dated.on(key));
+            }
+        }
+        rights
+    }
+
+    /// Whether `client` holds `right` on the key at `key` now. Reads the time of day only when a
+    /// permanent grant does not decide.
+    #[must_use]
+    pub fn allows(&self, client: ClientId, key: u32, right: Right) -> bool {
+        self.compiled(client).is_some_and(|compiled| {
+            compiled.permanent.on(key).contains(right)
+                || (!compiled.dated.is_empty() && self.rights(client, key).contains(right))
+        })
+    }
+
+    /// What an operator should know about these grants: rights without use, keys that do not
+    /// exist, raw decryption, dates that have passed.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Number of clients.
+    #[must_use]
+    pub fn client_count(&self) -> usize {
+        self.clients.len()
+    }
+
+    fn compiled(&self, client: ClientId) -> Option<&CompiledClient> {
+        if client.generation != self.generation {
+            return None;
+        }
+        self.clients.get(usize::try_from(client.index).ok()?)
+    }
+}
+
+impl CompiledClient {
+    /// Where the rights of a grant with this last day are gathered.
+    fn slot(&mut self, expires: Option<Date>) -> &mut KeyRights {
+        let Some(last_day) = expires else { return &mut self.permanent };
+        let found = self.dated.iter().position(|(date, _)| *date == last_day);
+        let position = found.unwrap_or(self.dated.len());
+        if found.is_none() {
+            self.dated.push((last_day, KeyRights::default()));
+        }
+        &mut self.dated[position].1
+    }
+}
+
+/// The keys by each of their names.
+struct KeyLookup<'a> {
+    keys: &'a [KeyName<'a>],
+    by_label: HashMap<&'a str, Vec<u32>>,
+    by_ski: HashMap<[u8; 20], Vec<u32>>,
+}
+
+impl<'a> KeyLookup<'a> {
+    fn new(keys: &'a [KeyName<'a>]) -> Self {
+        Self {
+            keys,
+            by_label: group(keys.iter().map(|key| (key.label, key.index))),
+            by_ski: group(keys.iter().map(|key| (key.ski, key.index))),
+        }
+    }
+
+    fn grant(&self, grant: &Grant, to: &mut KeyRights) {
+        for pattern in &grant.keys {
+            match pattern {
+                KeyPattern::Label(glob) if glob == "*" => to.add_to_all(grant.allow),
+                _ => self.matching(pattern).into_iter().for_each(|key| to.add(key, grant.allow)),
+            }
+        }
+    }
+
+    fn matching(&self, pattern: &KeyPattern) -> Vec<u32> {
+        match pattern {
+            KeyPattern::Ski(ski) => self.by_ski.get(ski).cloned().unwrap_or_default(),
+            KeyPattern::Label(glob) if !glob.contains(['*', '?']) => {
+                self.by_label.get(glob.as_str()).cloned().unwrap_or_default()
+            }
+            KeyPattern::Label(glob) => self
+                .keys
+                .iter()
+                .filter(|key| glob_fits(glob, key.label))
+                .map(|key| key.index)
+                .collect(),
+        }
+    }
+}
+
+fn group<K: Eq + Hash>(entries: impl Iterator<Item = (K, u32)>) -> HashMap<K, Vec<u32>> {
+    let mut groups: HashMap<K, Vec<u32>> = HashMap::new();
+    for (name, index) in entries {
+        groups.entry(name).or_default().push(index);
+    }
+    groups
+}
+
+/// Whether `text` fits `glob`: `*` any characters, `?` exactly one. Time is bounded by the product
+/// of the two lengths: only the last star is ever tried again.
+fn glob_fits(glob: &str, text: &str) -> bool {
+    let glob: Vec<char> = glob.chars().collect();
+    let text: Vec<char> = text.chars().collect();
+    let (mut at, mut read) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    while read < text.len() {
+        match glob.get(at) {
+            Some('*') => {
+                retry = Some((at, read));
+                at += 1;
+            }
+            Some(&wanted) if wanted == '?' || Some(&wanted) == text.get(read) => {
+                at += 1;
+                read += 1;
+            }
+            _ => {
+                let Some((star, taken)) = retry else { return false };
+                retry = Some((star, taken + 1));
+                at = star + 1;
+                read = taken + 1;
+            }
+        }
+    }
+    glob[at..].iter().all(|rest| *rest == '*')
+}
+
+fn warnings_about(
+    client: &Client,
+    grant: &Grant,
+    lookup: &KeyLookup<'_>,
+    today: Date,
+) -> Vec<String> {
+    let (place, name) = (&grant.origin, &client.name);
+    if let Some(last_day) = grant.expires.filter(|last_day| *last_day < today) {
+        return vec![format!(
+            "{place}: a grant of client \"{name}\" ended on {last_day} and gives nothing; remove it, or set a later `expires`"
+        )];
+    }
+    let mut warnings = Vec::new();
+    for pattern in &grant.keys {
+        if lookup.matching(pattern).is_empty() {
+            warnings.push(format!(
+                "{place}: client \"{name}\": no loaded key fits {pattern}; check the label (the file name without .key) or the SKI"
+            ));
+        }
+    }
+    let idle: Vec<_> =
+        grant.allow.iter().filter(|right| !right.is_served()).map(Right::name).collect();
+    if !idle.is_empty() {
+        warnings.push(format!(
+            "{place}: client \"{name}\": no operation of this version uses {}; the grant gives nothing for it",
+            idle.join(", ")
+        ));
+    }
+    if grant.allow.contains(Right::DecryptRaw) {
+        let until = grant.expires.map_or_else(
+            || "without an end; set `expires = YYYY-MM-DD`".to_owned(),
+            |last_day| format!("until {last_day}"),
+        );
+        warnings.push(format!(
+            "{place}: client \"{name}\" holds decrypt-raw, {until}. It is full use of the key: whoever may decrypt may also forge any signature"
+        ));
+    }
+    warnings
+}

@@ -1,0 +1,197 @@
+//! The server's certificate and its rules for peers, as one `rustls::ServerConfig`.
+//!
+//! * TLS 1.2 for stock clients: ECDHE with AES-256-GCM and nothing else. Tickets resume.
+//! * TLS 1.3: X25519MLKEM768 first, then X25519, P-256, P-384. No tickets: an edge keeps its
+//!   connections, and every ticket would cost a message per handshake.
+//! * A client certificate is always demanded. One without an extended key usage is accepted, one
+//!   that allows serverAuth only is not.
+//! * No ALPN, no early data.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::config::{Tls, TlsVersion};
+
+/// What [`load`] makes of the `[tls]` table.
+#[derive(Debug)]
+pub struct ServerTls {
+    /// For new connections.
+    pub config: Arc<ServerConfig>,
+    /// End of validity of the leaf, seconds since 1970.
+    pub not_after: i64,
+}
+
+/// A file of the `[tls]` table cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateError {
+    key: &'static str,
+    path: PathBuf,
+    problem: String,
+    fix: &'static str,
+}
+
+impl fmt::Display for CertificateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}; {}", self.key, self.path.display(), self.problem, self.fix)
+    }
+}
+
+impl std::error::Error for CertificateError {}
+
+/// Reads the certificate, its key and the client CA, and builds the TLS rules.
+///
+/// # Errors
+///
+/// [`CertificateError`] names the configuration key, the file, what is wrong and what to do.
+pub fn load(tls: &Tls) -> Result<ServerTls, CertificateError> {
+    let chain = read_certificates("tls.certificate", &tls.certificate)?;
+    let not_after = chain
+        .first()
+        .and_then(|leaf| X509Certificate::from_der(leaf).ok())
+        .map(|(_, leaf)| leaf.validity().not_after.timestamp());
+    let not_after = not_after.ok_or_else(|| {
+        let fix = "export it again as PEM, leaf first";
+        error("tls.certificate", &tls.certificate, "the first certificate is not X.509", fix)
+    })?;
+    let key = read_key(tls)?;
+    let provider = Arc::new(provider(tls));
+    let certified = CertifiedKey::from_der(chain, key, &provider)
+        .map_err(|problem| mismatch(tls, &problem))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(
+        Arc::new(read_roots(&tls.client_ca)?),
+        Arc::clone(&provider),
+    )
+    .build()
+    .map_err(|problem| {
+        let fix = "put the certificate that signs your clients into it, as PEM";
+        error("tls.client_ca", &tls.client_ca, problem, fix)
+    })?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions(tls))
+        .map_err(|problem| {
+            let fix = "this is a fault of the server; please report it";
+            error("tls", &tls.certificate, problem, fix)
+        })?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = aws_lc_rs::Ticketer::new().map_err(|problem| {
+        let fix = "the system's random source failed; try again";
+        error("tls", &tls.certificate, problem, fix)
+    })?;
+    Ok(ServerTls { config: Arc::new(config), not_after })
+}
+
+fn provider(tls: &Tls) -> CryptoProvider {
+    let hybrid: &'static dyn SupportedKxGroup = kx_group::X25519MLKEM768;
+    CryptoProvider {
+        cipher_suites: vec![
+            cipher_suite::TLS13_AES_256_GCM_SHA384,
+            cipher_suite::TLS13_AES_128_GCM_SHA256,
+            cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+            cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        ],
+        kx_groups: if tls.require_post_quantum {
+            vec![hybrid]
+        } else {
+            vec![hybrid, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1]
+        },
+        ..aws_lc_rs::default_provider()
+    }
+}
+
+fn versions(tls: &Tls) -> &'static [&'static SupportedProtocolVersion] {
+    // TLS 1.2 has no group with ML-KEM.
+    if tls.require_post_quantum || tls.minimum == TlsVersion::V1_3 {
+        &[&version::TLS13]
+    } else {
+        &[&version::TLS13, &version::TLS12]
+    }
+}
+
+fn read_certificates(
+    key: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let fix = "give a PEM file with at least one BEGIN CERTIFICATE block";
+    let chain: Vec<_> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|problem| error(key, path, pem_problem(&problem), fix))?;
+    if chain.is_empty() {
+        return Err(error(key, path, "there is no certificate in it", fix));
+    }
+    Ok(chain)
+}
+
+fn read_key(tls: &Tls) -> Result<PrivateKeyDer<'static>, CertificateError> {
+    PrivateKeyDer::from_pem_file(&tls.private_key).map_err(|problem| {
+        let (what, fix) = match &problem {
+            pem::Error::NoItemsFound => (
+                "there is no private key in it".to_owned(),
+                "give an unencrypted PEM key: PKCS#8, PKCS#1 or SEC1",
+            ),
+            other => (pem_problem(other), "give the PEM key that belongs to tls.certificate"),
+        };
+        error("tls.private_key", &tls.private_key, what, fix)
+    })
+}
+
+fn read_roots(path: &Path) -> Result<RootCertStore, CertificateError> {
+    let mut roots = RootCertStore::empty();
+    for (number, certificate) in (1..).zip(read_certificates("tls.client_ca", path)?) {
+        roots.add(certificate).map_err(|problem| {
+            let what = format!("certificate number {number} cannot be a CA ({problem})");
+            error("tls.client_ca", path, what, "replace it, or take it out")
+        })?;
+    }
+    Ok(roots)
+}
+
+/// The certificate and the key were read, but do not work together.
+fn mismatch(tls: &Tls, problem: &rustls::Error) -> CertificateError {
+    let path = &tls.private_key;
+    match problem {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => error(
+            "tls.private_key",
+            path,
+            format!("this key does not belong to the certificate {}", tls.certificate.display()),
+            "set tls.private_key and tls.certificate to files of one pair",
+        ),
+        other => error(
+            "tls.private_key",
+            path,
+            format!("the key cannot be used ({other})"),
+            "use an RSA key of 2048 bits or more, a P-256/384/521 key or an Ed25519 key",
+        ),
+    }
+}
+
+fn pem_problem(problem: &pem::Error) -> String {
+    match problem {
+        pem::Error::Io(io) => format!("the file cannot be read ({io})"),
+        // The texts of the others would quote the file, which may be a private key.
+        pem::Error::MissingSectionEnd { .. } => "a PEM block has no END line".to_owned(),
+        _ => "this is not PEM".to_owned(),
+    }
+}
+
+fn error(
+    key: &'static str,
+    path: &Path,
+    problem: impl fmt::Display,
+    fix: &'static str,
+) -> CertificateError {
+    CertificateError { key, path: path.to_owned(), problem: problem.to_string(), fix }
+}
