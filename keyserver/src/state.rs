@@ -1,27 +1,21 @@
 //! What all threads of the server share, and the one way to change it: [`ServerState::reload`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use accel::Key;
+use accel::{Engine, Key};
 use arc_swap::ArcSwap;
 
 use crate::admin::metrics::Metrics;
 use crate::clock;
 use crate::config::Config;
+use crate::selftest::Prover;
 use crate::snapshot::{LoadError, Snapshot};
-
-mod selftest;
-
-use selftest::Prover;
 
 /// A loop that has not turned for this long is stuck: `/livez` fails, and systemd is no longer
 /// told that the server is well.
 pub const STUCK_AFTER: Duration = Duration::from_secs(5);
-
-/// I/O loops that are watched.
-const LOOPS_MAX: usize = 64;
 
 /// Shared by every thread, for the life of the server.
 #[derive(Debug)]
@@ -32,6 +26,7 @@ pub struct ServerState {
     pub metrics: Metrics,
     /// Whether the server is alive, ready, draining.
     pub health: Health,
+    engine: Arc<Engine>,
     prover: Prover,
     started: SystemTime,
     reloading: Mutex<()>,
@@ -62,7 +57,7 @@ impl ServerState {
     /// # Errors
     ///
     /// [`LoadError`] when something cannot be used; the server must not start then.
-    pub fn load(config: Config) -> Result<Arc<Self>, LoadError> {
+    pub fn load(config: Config, engine: Arc<Engine>) -> Result<Arc<Self>, LoadError> {
         let prover = Prover::new(&config.accel).map_err(LoadError::Engine)?;
         let snapshot = Snapshot::load(config, 1)?;
         prover.prove(&snapshot, None)?;
@@ -74,6 +69,7 @@ impl ServerState {
             snapshot: ArcSwap::from_pointee(snapshot),
             metrics,
             health: Health::default(),
+            engine,
             prover,
             started: clock::wall(),
             reloading: Mutex::new(()),
@@ -142,6 +138,12 @@ impl ServerState {
         Ok(report)
     }
 
+    /// The engine that the crypto threads share.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
     /// When the server started, time of day.
     #[must_use]
     pub fn started(&self) -> SystemTime {
@@ -170,53 +172,72 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 }
 
 /// Whether the server is well, as its own threads see it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Health {
-    /// The server accepts connections.
-    pub ready: AtomicBool,
-    /// The server is going away: not ready from here on, but alive.
-    pub draining: AtomicBool,
+    ready: AtomicBool,
+    draining: AtomicBool,
     backends: OnceLock<[&'static str; 2]>,
-    origin: Instant,
-    /// When each I/O loop turned last, in milliseconds since `origin`, plus one; 0 for a loop that
-    /// has not started.
-    ticks: [AtomicU64; LOOPS_MAX],
+    loops: Mutex<Vec<Arc<Heartbeat>>>,
 }
 
-impl Default for Health {
-    fn default() -> Self {
-        Self {
-            ready: AtomicBool::default(),
-            draining: AtomicBool::default(),
-            backends: OnceLock::new(),
-            origin: clock::now(),
-            ticks: [const { AtomicU64::new(0) }; LOOPS_MAX],
-        }
+/// The pulse of one loop. Its thread calls [`Self::tick`] every turn, at least once a second.
+#[derive(Debug)]
+pub struct Heartbeat {
+    name: String,
+    origin: Instant,
+    /// Milliseconds after `origin`.
+    last: AtomicU64,
+}
+
+impl Heartbeat {
+    fn new(name: String, origin: Instant) -> Self {
+        Self { name, origin, last: AtomicU64::new(0) }
+    }
+
+    /// The loop has turned.
+    pub fn tick(&self) {
+        self.last.store(self.millis(), Ordering::Relaxed);
+    }
+
+    fn is_stuck(&self) -> bool {
+        let silent = self.millis().saturating_sub(self.last.load(Ordering::Relaxed));
+        Duration::from_millis(silent) > STUCK_AFTER
+    }
+
+    fn millis(&self) -> u64 {
+        let since = clock::now().saturating_duration_since(self.origin);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
 impl Health {
-    /// I/O loop number `index` has turned. It must, at least once a second.
-    pub fn tick(&self, index: usize) {
-        if let Some(tick) = self.ticks.get(index) {
-            tick.store(self.millis().saturating_add(1), Ordering::Relaxed);
-        }
+    /// Starts to watch a loop.
+    pub fn watch(&self, name: impl Into<String>) -> Arc<Heartbeat> {
+        let heartbeat = Arc::new(Heartbeat::new(name.into(), clock::now()));
+        self.loops().push(Arc::clone(&heartbeat));
+        heartbeat
     }
 
-    /// I/O loop number `index` has ended in good order.
-    pub fn ended(&self, index: usize) {
-        if let Some(tick) = self.ticks.get(index) {
-            tick.store(0, Ordering::Relaxed);
-        }
+    /// Stops to watch a loop, before its thread ends in good order.
+    pub fn unwatch(&self, heartbeat: &Arc<Heartbeat>) {
+        self.loops().retain(|other| !Arc::ptr_eq(other, heartbeat));
     }
 
-    /// The I/O loops that have not turned for [`STUCK_AFTER`].
+    /// The loops that have not turned for [`STUCK_AFTER`].
     #[must_use]
-    pub fn stuck(&self) -> Vec<usize> {
-        let oldest = self.millis().saturating_sub(STUCK_AFTER.as_millis().try_into().unwrap_or(0));
-        let stuck = |tick: &AtomicU64| (1..=oldest).contains(&tick.load(Ordering::Relaxed));
-        let ticks = self.ticks.iter().enumerate();
-        ticks.filter_map(|(index, tick)| stuck(tick).then_some(index)).collect()
+    pub fn stuck(&self) -> Vec<String> {
+        let loops = self.loops();
+        loops.iter().filter(|beat| beat.is_stuck()).map(|beat| beat.name.clone()).collect()
+    }
+
+    /// The server accepts connections.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// The server is going away: not ready from here on, but alive.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Release);
     }
 
     /// Whether new work is welcome.
@@ -243,9 +264,8 @@ impl Health {
         self.backends.get().copied().unwrap_or(["none"; 2])
     }
 
-    fn millis(&self) -> u64 {
-        let since = clock::now().saturating_duration_since(self.origin);
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    fn loops(&self) -> MutexGuard<'_, Vec<Arc<Heartbeat>>> {
+        self.loops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -257,27 +277,23 @@ mod tests {
     fn readiness_ends_with_draining_and_liveness_does_not() {
         let health = Health::default();
         assert!(!health.is_ready());
-        health.ready.store(true, Ordering::Release);
+        health.set_ready();
         assert!(health.is_ready());
-        health.draining.store(true, Ordering::Release);
+        health.set_draining();
         assert!(!health.is_ready() && health.is_draining() && health.stuck().is_empty());
     }
 
     #[test]
     fn a_loop_that_stops_turning_is_named() {
-        let long_ago = clock::now().checked_sub(STUCK_AFTER * 3);
-        let health = Health {
-            origin: long_ago.expect("the machine has been up for a while"),
-            ..Health::default()
-        };
-        health.tick(0);
-        health.ticks[3].store(1, Ordering::Relaxed);
-        assert_eq!(health.stuck(), [3]);
-        health.tick(3);
+        let health = Health::default();
+        let long_ago = clock::now().checked_sub(STUCK_AFTER * 2);
+        let long_ago = long_ago.expect("the machine has been up for a while");
+        let heartbeat = Arc::new(Heartbeat::new("io-0".to_owned(), long_ago));
+        health.loops().push(Arc::clone(&heartbeat));
+        assert_eq!(health.stuck(), ["io-0"]);
+        heartbeat.tick();
         assert!(health.stuck().is_empty());
-        health.ticks[3].store(1, Ordering::Relaxed);
-        health.ended(3);
-        assert!(health.stuck().is_empty());
-        health.tick(LOOPS_MAX);
+        health.unwatch(&heartbeat);
+        assert!(health.loops().is_empty());
     }
 }

@@ -4,11 +4,13 @@
 //! What these values mean to an operator is written in `systemd/keyserver.toml`; how they are read
 //! from TOML, in [`super::build`].
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use accel::VerifyRate;
+use keyless_protocol::info::ski_to_hex;
 
 use super::date::Date;
 use crate::limits;
@@ -260,5 +262,30 @@ impl Default for Limits {
 impl Default for Shutdown {
     fn default() -> Self {
         Self { spread: limits::DRAIN_SPREAD, limit: limits::DRAIN_LIMIT }
+    }
+}
+
+impl fmt::Display for Match {
+    /// As it is written in the configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(name) => write!(f, "dns:{name}"),
+            Self::Uri(uri) => write!(f, "uri:{uri}"),
+            Self::Subject(subject) => write!(f, "subject:{subject}"),
+            Self::SpkiSha256(hash) => {
+                f.write_str("spki-sha256:")?;
+                hash.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for KeyPattern {
+    /// As it is written in the configuration, in quotes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ski(ski) => write!(f, "\"{}\"", ski_to_hex(ski)),
+            Self::Label(glob) => write!(f, "\"{}\"", glob.escape_debug()),
+        }
     }
 }

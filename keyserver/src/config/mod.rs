@@ -3,7 +3,10 @@
 
 mod build;
 pub mod checked;
+mod clients;
 mod date;
+mod keys;
+mod paths;
 mod problem;
 mod raw;
 mod units;
