@@ -12,8 +12,8 @@ use core::arch::x86_64::{
     __m512i, __mmask8, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpeq_epu64_mask,
     _mm512_cmplt_epu64_mask, _mm512_load_si512, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64,
     _mm512_mask_blend_epi64, _mm512_or_si512, _mm512_permutex2var_epi64, _mm512_permutexvar_epi64,
-    _mm512_set1_epi64, _mm512_slli_epi64, _mm512_srai_epi64, _mm512_srli_epi64, _mm512_store_si512,
-    _mm512_sub_epi64, _mm512_xor_si512,
+    _mm512_set1_epi64, _mm512_slli_epi64, _mm512_srai_epi64, _mm512_srli_epi64, _mm512_srlv_epi64,
+    _mm512_store_si512, _mm512_sub_epi64, _mm512_xor_si512,
 };
 use core::ptr;
 
@@ -116,6 +116,14 @@ impl Vector for Lanes512 {
     #[inline(always)]
     fn shl<const K: u32>(self) -> Self {
         Self(instruction!(_mm512_slli_epi64::<K>(self.0)))
+    }
+
+    #[inline(always)]
+    fn shr_by(self, bits: u32) -> Self {
+        Self(instruction!(_mm512_srlv_epi64(
+            self.0,
+            _mm512_set1_epi64(i64::from(bits & 63))
+        )))
     }
 
     #[inline(always)]

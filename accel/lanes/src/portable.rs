@@ -116,6 +116,11 @@ impl Vector for Lanes {
     }
 
     #[inline(always)]
+    fn shr_by(self, bits: u32) -> Self {
+        zip(self, self, |a, _| a.wrapping_shr(bits))
+    }
+
+    #[inline(always)]
     fn eq(self, other: Self) -> u8 {
         let mut mask = 0;
         for (lane, (a, b)) in self.0.into_iter().zip(other.0).enumerate() {

@@ -92,6 +92,10 @@ pub trait Vector: Copy {
     #[must_use]
     fn shl<const K: u32>(self) -> Self;
 
+    /// Logical shift right of all lanes by `bits` (0..=63), a public number.
+    #[must_use]
+    fn shr_by(self, bits: u32) -> Self;
+
     /// Which lanes are equal.
     fn eq(self, other: Self) -> Self::Mask;
     /// Which lanes of `self` are below `other`, unsigned.
@@ -167,6 +171,7 @@ mod tests {
                 V::select(lt, a, b),
                 V::permute2(c, a, b),
                 a.permute(c),
+                a.shr_by(13),
             ];
             let mut rows = Vec::new();
             for result in results {
