@@ -1,1 +1,31 @@
-//! Skeleton.
+#![doc = include_str!("../README.md")]
+
+mod aws_lc;
+mod backend;
+mod calibrate;
+mod class;
+mod der;
+mod engine;
+mod error;
+mod job;
+mod key;
+mod key_table;
+mod keystore;
+mod parts;
+mod pem;
+mod simd;
+mod single;
+mod verify;
+
+pub use backend::Backend;
+pub use calibrate::{Cost, CostTable, MAX_FILL};
+pub use class::{Class, KeyType};
+pub use engine::{Counters, Engine, EngineChoice, EngineConfig};
+pub use error::{EngineError, JobError, KeyError, KeyFileError, KeyFileProblem};
+pub use job::{Hash, Job, Operation};
+pub use key::{Key, KeyRules};
+pub use key_table::{KeyIndex, KeyTable};
+pub use keystore::{LoadRules, LoadedKey, load_directory, load_file};
+pub use simd::Lanes;
+pub use single::Single;
+pub use verify::VerifyRate;

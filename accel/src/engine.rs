@@ -1,0 +1,277 @@
+//! The engine: routes a batch to the cheapest backend and lets no wrong result out.
+//!
+//! ```text
+//!            jobs of one class
+//!                   |
+//!        accepted by the lane backend?  -- no --> reference (AWS-LC, one by one)
+//!                   | yes                              |
+//!      batch cheaper than singles? -- no ------------->|
+//!                   | yes                              |
+//!             lane backend                             |
+//!                   |                                  |
+//!     RSA: checked by the backend or here;  curves: a sample is verified
+//!                   |
+//!      failed? -> count, wipe, redo on the reference, verify; failed again? -> CheckFailed
+//! ```
+
+use std::fmt;
+use std::slice;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use zeroize::Zeroize;
+
+use crate::backend::Backend;
+use crate::calibrate::{CostTable, MAX_FILL};
+use crate::error::{EngineError, JobError};
+use crate::job::{Job, Operation};
+use crate::simd::Lanes;
+use crate::simd::Lanes;
+use crate::single::Single;
+use crate::verify::{Sampler, VerifyRate, result_is_correct};
+
+/// Which backends may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// Lanes where the processor has them and a batch is cheaper, single operations otherwise.
+    #[default]
+    Auto,
+    /// Every operation the lane backend accepts goes to it, whatever it costs; for tests.
+    Lanes,
+    /// Single operations only.
+    Single,
+}
+
+/// How to make an [`Engine`].
+#[derive(Clone, Copy, Debug)]
+pub struct EngineConfig {
+    /// Which backends may be used.
+    pub engine: EngineChoice,
+    /// How many ECDSA, Ed25519 and ML-DSA signatures are verified. RSA results always are.
+    pub verify_ecdsa: VerifyRate,
+    /// How long to measure each class at start. Zero skips the measurement and takes built-in
+    /// estimates, which is right for tests and wrong for a busy server.
+    pub calibration: Duration,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            engine: EngineChoice::Auto,
+            verify_ecdsa: VerifyRate::default(),
+            calibration: Duration::from_millis(50),
+        }
+    }
+}
+
+/// What an engine has done so far, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Results that did not verify. None of them was released. Anything above zero is an alarm: it
+    /// means failing hardware or a fault in the engine.
+    pub check_failures: u64,
+    /// Jobs redone on the reference backend, because of a failed check or because the lane backend
+    /// gave up on them.
+    pub fallbacks: u64,
+    /// Jobs that ran in a batch of the lane backend.
+    pub batched: u64,
+    /// Jobs that ran alone.
+    pub single: u64,
+}
+
+#[derive(Debug, Default)]
+struct AtomicCounters {
+    check_failures: AtomicU64,
+    fallbacks: AtomicU64,
+    batched: AtomicU64,
+    single: AtomicU64,
+}
+
+fn count(counter: &AtomicU64, by: usize) {
+    counter.fetch_add(u64::try_from(by).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+/// Runs jobs. One engine serves all threads.
+pub struct Engine {
+    reference: Single,
+    lanes: Option<Box<dyn Backend>>,
+    choice: EngineChoice,
+    costs: CostTable,
+    sampler: Sampler,
+    counters: AtomicCounters,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("backend", &self.backend_name())
+            .field("choice", &self.choice)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Makes an engine with the backends this processor offers and measures what they cost.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::LanesUnavailable`] when lanes are demanded and the processor has none;
+    /// [`EngineError::Calibration`] when the first operations fail.
+    pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
+        let lanes = Lanes::detect().map(|lanes| Box::new(lanes) as Box<dyn Backend>);
+        Self::with_lanes(config, lanes)
+    }
+
+    /// Makes an engine over a lane backend of the caller's, for tests and comparisons.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::new`].
+    pub fn with_lanes(
+        config: EngineConfig,
+        lanes: Option<Box<dyn Backend>>,
+    ) -> Result<Self, EngineError> {
+        let lanes = match config.engine {
+            EngineChoice::Single => None,
+            EngineChoice::Auto => lanes,
+            EngineChoice::Lanes => Some(lanes.ok_or(EngineError::LanesUnavailable)?),
+        };
+        let costs = if config.calibration.is_zero() {
+            CostTable::estimate(lanes.as_deref())
+        } else {
+            CostTable::measure(lanes.as_deref(), config.calibration)
+                .map_err(EngineError::Calibration)?
+        };
+        Ok(Self {
+            reference: Single,
+            lanes,
+            choice: config.engine,
+            costs,
+            sampler: Sampler::new(config.verify_ecdsa),
+            counters: AtomicCounters::default(),
+        })
+    }
+
+    /// Name of the fastest backend in use, for logs and metrics.
+    #[must_use]
+    pub fn backend_name(&self) -> &'static str {
+        self.lanes
+            .as_deref()
+            .map_or_else(|| self.reference.name(), Backend::name)
+    }
+
+    /// What each class costs on this machine, as measured at start.
+    #[must_use]
+    pub const fn costs(&self) -> &CostTable {
+        &self.costs
+    }
+
+    /// What has happened so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            check_failures: read(&self.counters.check_failures),
+            fallbacks: read(&self.counters.fallbacks),
+            batched: read(&self.counters.batched),
+            single: read(&self.counters.single),
+        }
+    }
+
+    /// Runs every job, in place: fills its output, sets its result.
+    ///
+    /// Meant for jobs of one class, which is what lanes can share; a mixture is run correctly, but in
+    /// smaller batches. The caller takes at most as many jobs as it wants finished together: they
+    /// all return at once.
+    pub fn run(&self, jobs: &mut [Job<'_>]) {
+        let Some(lanes) = self.lanes.as_deref() else {
+            self.run_single(jobs);
+            return;
+        };
+        let mut rest = jobs;
+        while !rest.is_empty() {
+            let (fill, batch) = self.plan(lanes, rest);
+            let (now, later) = rest.split_at_mut(fill);
+            if batch {
+                count(&self.counters.batched, now.len());
+                lanes.run(now);
+                self.check(now, lanes.checks_results());
+            } else {
+                self.run_single(now);
+            }
+            rest = later;
+        }
+    }
+
+    /// How many of the first jobs to run together, and whether in lanes.
+    fn plan(&self, lanes: &dyn Backend, jobs: &[Job<'_>]) -> (usize, bool) {
+        let takes = |job: &Job<'_>| {
+            job.operation.fits(job.key.key_type()) && lanes.accepts(job.key, job.operation)
+        };
+        let Some(first) = jobs.first() else {
+            return (0, false);
+        };
+        let class = first.key.class();
+        let width = lanes.lanes(class).min(MAX_FILL);
+        if width < 2 || !takes(first) {
+            let fill = jobs
+                .iter()
+                .take_while(|job| lanes.lanes(job.key.class()) < 2 || !takes(job))
+                .count();
+            return (fill, false);
+        }
+        let fill = jobs
+            .iter()
+            .take(width)
+            .take_while(|job| job.key.class() == class && takes(job))
+            .count();
+        let batch = self.choice == EngineChoice::Lanes || self.costs.prefers_batch(class, fill);
+        (fill, batch)
+    }
+
+    fn run_single(&self, jobs: &mut [Job<'_>]) {
+        count(&self.counters.single, jobs.len());
+        self.reference.run(jobs);
+        self.check(jobs, self.reference.checks_results());
+    }
+
+    /// Looks at each result before the caller sees it.
+    fn check(&self, jobs: &mut [Job<'_>], rsa_is_checked: bool) {
+        for job in jobs {
+            match job.result {
+                Ok(()) => {
+                    let due = match job.operation {
+                        Operation::RsaPkcs1Sign(_)
+                        | Operation::RsaPssSign(_)
+                        | Operation::RsaPrivate => !rsa_is_checked,
+                        Operation::EcdsaSign(_) | Operation::Ed25519Sign | Operation::MlDsaSign => {
+                            self.sampler.next()
+                        }
+                    };
+                    if due && !result_is_correct(job) {
+                        count(&self.counters.check_failures, 1);
+                        self.redo(job);
+                    }
+                }
+                // A backend that checks by itself says so when a check failed.
+                Err(JobError::CheckFailed) => {
+                    count(&self.counters.check_failures, 1);
+                    self.redo(job);
+                }
+                Err(JobError::Failed) => self.redo(job),
+                Err(JobError::Input | JobError::WrongKey) => {}
+            }
+        }
+    }
+
+    /// Wipes a failed result and tries once more on the reference backend, always verifying.
+    fn redo(&self, job: &mut Job<'_>) {
+        count(&self.counters.fallbacks, 1);
+        job.output.zeroize();
+        self.reference.run(slice::from_mut(job));
+        if job.result.is_ok() && !result_is_correct(job) {
+            count(&self.counters.check_failures, 1);
+            job.fail(JobError::CheckFailed);
+        }
+    }
+}
