@@ -26,7 +26,6 @@ use crate::calibrate::{CostTable, MAX_FILL};
 use crate::error::{EngineError, JobError};
 use crate::job::{Job, Operation};
 use crate::simd::Lanes;
-use crate::simd::Lanes;
 use crate::single::Single;
 use crate::verify::{Sampler, VerifyRate, result_is_correct};
 
