@@ -91,15 +91,18 @@ impl TlsIdentity {
                 ConfigError::new(format_args!("cannot read {}: {error}", path.display()))
             })
         };
-        let (authority, certificate) = (authority.as_ref(), certificate.as_ref());
-        let private_key = private_key.as_ref();
-        let key = zeroize::Zeroizing::new(read(private_key)?);
-        Self::from_pem(&read(authority)?, &read(certificate)?, &key).map_err(|error| {
+        let paths = [
+            authority.as_ref(),
+            certificate.as_ref(),
+            private_key.as_ref(),
+        ];
+        let [authority, certificate, private_key] = paths;
+        let (authority, certificate) = (read(authority)?, read(certificate)?);
+        let private_key = zeroize::Zeroizing::new(read(private_key)?);
+        Self::from_pem(&authority, &certificate, &private_key).map_err(|error| {
+            let [authority, certificate, private_key] = paths.map(Path::display);
             ConfigError::new(format_args!(
-                "{error} (read from {}, {} and {})",
-                authority.display(),
-                certificate.display(),
-                private_key.display()
+                "{error} (read from {authority}, {certificate} and {private_key})"
             ))
         })
     }

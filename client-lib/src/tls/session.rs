@@ -41,9 +41,17 @@ pub(crate) struct TlsSession {
     read_size: usize,
     /// Handshake messages, key updates and alerts that wait for the next [`TlsSession::seal`].
     control: Vec<u8>,
-    handshaking: bool,
+    phase: Phase,
     peer_closed: bool,
     closing: Closing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Handshaking,
+    Open,
+    /// The TLS library gave an error. Its state is undefined from then on and must not be run.
+    Failed,
 }
 
 /// How far our own close alert has come.
@@ -57,7 +65,7 @@ enum Closing {
 impl fmt::Debug for TlsSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsSession")
-            .field("handshaking", &self.handshaking)
+            .field("phase", &self.phase)
             .field("peer_closed", &self.peer_closed)
             .finish_non_exhaustive()
     }
@@ -76,7 +84,7 @@ impl TlsSession {
             end: 0,
             read_size: READ_MIN,
             control: Vec::new(),
-            handshaking: true,
+            phase: Phase::Handshaking,
             peer_closed: false,
             closing: Closing::NotAsked,
         };
@@ -85,7 +93,7 @@ impl TlsSession {
     }
 
     pub(crate) fn is_handshaking(&self) -> bool {
-        self.handshaking
+        self.phase == Phase::Handshaking
     }
 
     pub(crate) fn peer_closed(&self) -> bool {
@@ -133,6 +141,7 @@ impl TlsSession {
         self.end = self.end.saturating_add(read).min(self.incoming.len());
         self.run(plaintext, None)?;
         if self.end - self.start > UNPROCESSED_MAX {
+            self.phase = Phase::Failed;
             return Err(Error::General(
                 "a message larger than TLS allows here".to_owned(),
             ));
@@ -145,7 +154,7 @@ impl TlsSession {
     /// waits while the handshake runs; the result says whether it was taken.
     pub(crate) fn seal(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<bool, Error> {
         out.append(&mut self.control);
-        if self.handshaking || (plaintext.is_empty() && !self.has_control()) {
+        if self.phase != Phase::Open || (plaintext.is_empty() && !self.has_control()) {
             return Ok(false);
         }
         // Everything decrypted so far has been handed out, so no plaintext can appear here.
@@ -195,7 +204,7 @@ impl TlsSession {
                 Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
                 Ok(ConnectionState::PeerClosed) => self.peer_closed = true,
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                    self.handshaking = false;
+                    self.phase = Phase::Open;
                     let mut taken = false;
                     if let Some((plaintext, out)) = sealing.take() {
                         out.append(&mut self.control);
@@ -212,7 +221,7 @@ impl TlsSession {
                 }
                 Ok(_) => done = Some(false),
                 Err(error) => {
-                    self.start = self.end;
+                    self.phase = Phase::Failed;
                     self.collect_alert();
                     return Err(error);
                 }
@@ -225,19 +234,21 @@ impl TlsSession {
     }
 
     /// After a failure: the alert that tells the peer why, so that `seal` can still deliver it.
+    ///
+    /// `wants_write` says that messages are waiting, and those come out before the library looks
+    /// at its input; it must not look at any more of that.
     fn collect_alert(&mut self) {
-        while let Ok(state) = self.tls.process_tls_records(&mut []).state {
-            match state {
-                ConnectionState::EncodeTlsData(mut message) => {
-                    let written = append(&mut self.control, CONTROL_ROOM, |room| {
-                        message.encode(room).map_err(|_| None)
-                    });
-                    if written.is_err() {
-                        return;
-                    }
-                }
-                ConnectionState::TransmitTlsData(transmit) => transmit.done(),
-                _ => return,
+        while self.tls.wants_write() {
+            let Ok(ConnectionState::EncodeTlsData(mut message)) =
+                self.tls.process_tls_records(&mut []).state
+            else {
+                return;
+            };
+            let encoded = append(&mut self.control, CONTROL_ROOM, |room| {
+                message.encode(room).map_err(|_| None)
+            });
+            if encoded.is_err() {
+                return;
             }
         }
     }

@@ -1,0 +1,309 @@
+//! The async client: typed operations over one multiplexed connection.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyless_protocol::{ErrorCode, KeyEntry, KeyList, Opcode, Request, ServerInfo};
+use tokio::time::Instant;
+
+use crate::algorithm::SignatureAlgorithm;
+use crate::builder::ClientBuilder;
+use crate::calls::{Calls, Link};
+use crate::error::Error;
+use crate::key::KeyId;
+use crate::tls::TlsIdentity;
+
+/// A client of one key server.
+///
+/// All clones share one TLS connection, over which any number of calls run at once; answers may come
+/// in any order. The connection is made by [`ClientBuilder::connect`] and made again, with growing
+/// waits, whenever it is lost. When the last clone is dropped, it is closed.
+///
+/// Every call has a deadline (see [`Client::with_deadline`]), which covers everything: waiting for a
+/// free slot, waiting for the connection, the server's work, one retry. A call may be dropped at any
+/// moment; its answer is then ignored.
+///
+/// # Retries
+///
+/// A signature, a ping and the questions about the server may be asked for twice without harm. So
+/// when the connection is lost while one of them is in flight, or the server answers that it is
+/// busy, the client asks once more within the deadline, after the wait that the server named.
+/// Decryptions and [`Client::call`] are never repeated.
+///
+/// # Example
+///
+/// ```
+/// # mod support { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/behaviour/support.rs")); }
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let server = support::Server::extended().await;
+/// # let (address, identity) = (server.address(), server.identity());
+/// use std::time::Duration;
+/// use keyserver_client::{Client, KeyId, SignatureAlgorithm};
+///
+/// let client = Client::builder(address, "localhost", identity)
+///     .deadline(Duration::from_millis(500))
+///     .connect()
+///     .await?;
+///
+/// assert_eq!(client.ping(b"are you there?").await?, b"are you there?");
+///
+/// // Find the keys this client may use, and sign with each.
+/// for entry in client.keys().await? {
+///     let key = KeyId::try_from(&entry)?;
+///     let hash = [0x11; 32]; // SHA-256 of what is to be signed
+///     let signature = client.sign(&key, SignatureAlgorithm::EcdsaSha256, &hash).await?;
+///     assert!(!signature.is_empty());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    handle: Arc<Handle>,
+    deadline: Duration,
+}
+
+/// Closes the connection when the last client goes.
+struct Handle {
+    calls: Arc<Calls>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.calls.set_link(Link::Closed);
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("deadline", &self.deadline)
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Starts the description of a client: `address` is `host:port`, `server_name` the name that
+    /// the server's certificate must be for.
+    pub fn builder(
+        address: impl Into<String>,
+        server_name: impl Into<String>,
+        identity: TlsIdentity,
+    ) -> ClientBuilder {
+        ClientBuilder::new(address.into(), server_name.into(), identity)
+    }
+
+    pub(crate) fn new(calls: Arc<Calls>, deadline: Duration) -> Self {
+        Self {
+            handle: Arc::new(Handle { calls }),
+            deadline,
+        }
+    }
+
+    /// The same client with another deadline for its calls.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self {
+            handle: Arc::clone(&self.handle),
+            deadline,
+        }
+    }
+
+    /// Sends `payload` (up to 65,528 bytes) and returns what came back, which is the same bytes.
+    /// Open to every client that the server accepts at all.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`]; [`Error::Protocol`] when other bytes come back.
+    pub async fn ping(&self, payload: &[u8]) -> Result<Vec<u8>, Error> {
+        let request = Request {
+            payload,
+            ..Request::new(0, Opcode::Ping)
+        };
+        let echo = self.repeatable(request).await?;
+        if echo != payload {
+            return Err(Error::protocol("the answer to a ping is not what was sent"));
+        }
+        Ok(echo)
+    }
+
+    /// Signs a hash (with [`SignatureAlgorithm::Ed25519`] a message) with a key of the server.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Input`] for a hash of the wrong length, before anything is sent;
+    /// [`Error::Refused`] when the server does not have the key, does not grant its use, or the
+    /// algorithm does not fit it; any other [`Error`].
+    pub async fn sign(
+        &self,
+        key: &KeyId,
+        algorithm: SignatureAlgorithm,
+        hash_or_message: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        algorithm.check(hash_or_message)?;
+        let request = Request {
+            ski: Some(key.ski()),
+            payload: hash_or_message,
+            ..Request::new(0, algorithm.opcode())
+        };
+        self.repeatable(request).await
+    }
+
+    /// RSA-decrypts `ciphertext` (as long as the modulus) and returns the whole block with its
+    /// padding still on (opcode 0x01). Removing the padding without telling an attacker whether it
+    /// was right is the caller's duty (RFC 8446 has no such step; RFC 5246, section 7.4.7.1).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] when the server does not grant it or the input does not fit the key; any
+    /// other [`Error`].
+    pub async fn decrypt(&self, key: &KeyId, ciphertext: &[u8]) -> Result<Vec<u8>, Error> {
+        self.decrypt_as(Opcode::RsaDecrypt, key, ciphertext).await
+    }
+
+    /// The RSA private-key operation on `ciphertext` (opcode 0x08). Whoever may do this may also
+    /// forge any signature of the key, so servers offer it under a right of its own, and a stock
+    /// server not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::decrypt`].
+    pub async fn decrypt_raw(&self, key: &KeyId, ciphertext: &[u8]) -> Result<Vec<u8>, Error> {
+        self.decrypt_as(Opcode::RsaDecryptRaw, key, ciphertext)
+            .await
+    }
+
+    async fn decrypt_as(
+        &self,
+        opcode: Opcode,
+        key: &KeyId,
+        ciphertext: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        let request = Request {
+            ski: Some(key.ski()),
+            payload: ciphertext,
+            ..Request::new(0, opcode)
+        };
+        self.once(request, Instant::now() + self.deadline).await
+    }
+
+    /// What the server says about itself; `None` from a stock server, which does not know the
+    /// question.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`]; [`Error::Protocol`] when the answer cannot be read.
+    pub async fn server_info(&self) -> Result<Option<ServerInfo>, Error> {
+        match self.repeatable(Request::new(0, Opcode::ServerInfo)).await {
+            Ok(document) => ServerInfo::decode(&document)
+                .map(Some)
+                .map_err(Error::protocol),
+            Err(Error::Refused(ErrorCode::BadOpcode)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The keys that this client may use, over as many pages as the server has.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] with [`ErrorCode::BadOpcode`] from a stock server, which does not know
+    /// the question; any other [`Error`].
+    pub async fn keys(&self) -> Result<Vec<KeyEntry>, Error> {
+        let mut keys = Vec::new();
+        let mut first = 0_u32;
+        loop {
+            let index = first.to_be_bytes();
+            let payload: &[u8] = if first == 0 { &[] } else { &index };
+            let request = Request {
+                payload,
+                ..Request::new(0, Opcode::KeyList)
+            };
+            let page = self.repeatable(request).await?;
+            let page = KeyList::decode(&page).map_err(Error::protocol)?;
+            keys.extend(page.keys);
+            match page.next {
+                None => return Ok(keys),
+                Some(next) if next > first => first = next,
+                Some(_) => return Err(Error::protocol("the key list does not move forward")),
+            }
+        }
+    }
+
+    /// Makes any request and returns the output of the answer. The id is chosen by the client, and
+    /// the additions to the protocol (deadline, signature scheme, extended replies) are set or left
+    /// out to suit the server. It is sent once and never repeated.
+    ///
+    /// ```
+    /// # mod support { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/behaviour/support.rs")); }
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = support::Server::stock().await;
+    /// # let client = server.client().await;
+    /// use keyserver_client::{Error, ErrorCode, Opcode, Request};
+    ///
+    /// let request = Request { payload: b"blob", ..Request::new(0, Opcode::Seal) };
+    /// let refusal = client.call(request).await.unwrap_err();
+    /// assert!(matches!(refusal, Error::Refused(ErrorCode::Internal)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub async fn call(&self, request: Request<'_>) -> Result<Vec<u8>, Error> {
+        self.once(request, Instant::now() + self.deadline).await
+    }
+
+    /// Calls that are on their way now.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.handle.calls.in_flight()
+    }
+
+    /// Closes the connection for all clones of this client. Calls in flight, and later ones, fail
+    /// with [`Error::Closed`].
+    pub fn close(&self) {
+        self.handle.calls.set_link(Link::Closed);
+    }
+
+    async fn once(&self, request: Request<'_>, deadline: Instant) -> Result<Vec<u8>, Error> {
+        let calls = &self.handle.calls;
+        match tokio::time::timeout_at(deadline, calls.call(request, deadline)).await {
+            Ok(result) => result,
+            Err(_) => Err(calls.too_late(self.deadline)),
+        }
+    }
+
+    /// A request that may be made twice, and is when that may help.
+    async fn repeatable(&self, request: Request<'_>) -> Result<Vec<u8>, Error> {
+        let deadline = Instant::now() + self.deadline;
+        let wait = match self.once(request, deadline).await {
+            Err(Error::Network(_)) => Duration::ZERO,
+            Err(Error::Busy {
+                retry_after: Some(wait),
+            }) => wait,
+            result => return result,
+        };
+        let again = Instant::now() + wait;
+        if again >= deadline {
+            return self.no_time_left(wait);
+        }
+        tokio::time::sleep_until(again).await;
+        self.once(request, deadline).await
+    }
+
+    fn no_time_left(&self, wait: Duration) -> Result<Vec<u8>, Error> {
+        if wait.is_zero() {
+            Err(self.handle.calls.too_late(self.deadline))
+        } else {
+            Err(Error::Busy {
+                retry_after: Some(wait),
+            })
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Against a stock server: TLS 1.2, version 1 of the protocol and nothing else.
+
+use keyserver_client::{Error, ErrorCode, KeyId, Opcode, Request, SignatureAlgorithm};
+
+use crate::support::{KEY, Server};
+
+const ADDITIONS: std::ops::RangeInclusive<u8> = 0x30..=0x3f;
+
+#[tokio::test]
+async fn every_signature_algorithm() {
+    let server = Server::stock().await;
+    let client = server.client().await;
+    let key = KeyId::from_ski(KEY);
+    for algorithm in SignatureAlgorithm::ALL {
+        let input: Vec<u8> = (0..algorithm.hash_len().unwrap_or(100))
+            .map(|i| i as u8)
+            .collect();
+        let signature = client.sign(&key, algorithm, &input).await.unwrap();
+        let expected = [&[algorithm.opcode().as_byte()], &KEY[..], &input[..]].concat();
+        assert_eq!(signature, expected, "{algorithm:?}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_beyond_version_1_is_sent() {
+    let server = Server::stock().await;
+    let client = server.client().await;
+    client.ping(b"x").await.unwrap();
+    let request = Request {
+        signature_scheme: Some(0x0403),
+        deadline_us: Some(1),
+        extended: true,
+        ..Request::new(0, Opcode::Ping)
+    };
+    client.call(request).await.unwrap();
+    let frames = server.frames();
+    // The one question that tells a stock server from ours, and then only what it knows.
+    assert_eq!(frames[0].opcode, 0x47);
+    assert_eq!(
+        frames.iter().filter(|frame| frame.opcode == 0x47).count(),
+        1
+    );
+    for frame in frames {
+        assert!(
+            !frame.tags.iter().any(|tag| ADDITIONS.contains(tag)),
+            "{frame:?}"
+        );
+        assert_eq!(frame.length, 1024, "padded");
+    }
+}
+
+#[tokio::test]
+async fn refusals_keep_their_code() {
+    let server = Server::stock().await;
+    let client = server.client().await;
+    let unknown = KeyId::from_ski([9; 20]);
+    let hash = [1; 32];
+    let error = client
+        .sign(&unknown, SignatureAlgorithm::EcdsaSha256, &hash)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::Refused(ErrorCode::KeyNotFound)),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains("does not hold the key"),
+        "{error}"
+    );
+
+    let key = KeyId::from_ski(KEY);
+    let error = client.decrypt_raw(&key, &[1; 256]).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Refused(ErrorCode::BadOpcode)),
+        "{error}"
+    );
+    let block = client.decrypt(&key, &[1; 256]).await.unwrap();
+    assert_eq!(block.len(), 1 + 20 + 256);
+
+    assert_eq!(client.server_info().await.unwrap(), None);
+    let error = client.keys().await.unwrap_err();
+    assert!(
+        matches!(error, Error::Refused(ErrorCode::BadOpcode)),
+        "{error}"
+    );
+    // A refusal is about one call; the connection goes on.
+    client.ping(b"still here").await.unwrap();
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_wrong_hash_is_the_callers_fault_and_never_sent() {
+    let server = Server::stock().await;
+    let client = server.client().await;
+    let key = KeyId::from_ski(KEY);
+    let error = client
+        .sign(&key, SignatureAlgorithm::RsaPssSha384, &[0; 32])
+        .await
+        .unwrap_err();
+    assert_eq!(error.fault(), keyserver_client::Fault::Caller);
+    assert!(
+        error.to_string().contains("48 bytes and was given 32"),
+        "{error}"
+    );
+    assert_eq!(server.frames().len(), 1);
+}
