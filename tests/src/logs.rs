@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// The lines printed so far, growing while the process runs. Clones share them.
@@ -16,13 +16,14 @@ pub struct Log {
 struct Shared {
     lines: Mutex<Vec<String>>,
     grown: Condvar,
+    readers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Log {
     /// Reads lines from a pipe on a thread of its own until the pipe closes.
     pub fn follow(&self, pipe: impl Read + Send + 'static) {
         let log = self.clone();
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             let mut reader = BufReader::new(pipe);
             let mut line = Vec::new();
             while reader
@@ -33,6 +34,23 @@ impl Log {
                 line.clear();
             }
         });
+        self.shared
+            .readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(reader);
+    }
+
+    /// Waits for the last words of a process that has ended: until its pipes are closed.
+    pub fn wait_until_closed(&self) {
+        let mut readers = self
+            .shared
+            .readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for reader in readers.drain(..) {
+            reader.join().expect("reading a pipe does not panic");
+        }
     }
 
     fn push(&self, line: String) {

@@ -40,13 +40,16 @@ impl Default for Pki {
 }
 
 impl Pki {
-    /// A new authority with a P-256 key.
+    /// A new authority with a P-256 key. All made so have the same name and different keys.
     pub fn new() -> Self {
+        Self::named("keyserver tests CA")
+    }
+
+    /// A new authority of this name.
+    pub fn named(name: &str) -> Self {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a CA key");
         let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "keyserver tests CA");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).expect("a CA certificate").pem();

@@ -46,8 +46,18 @@ impl KeyServer {
     /// Starts the daemon on a configuration it is expected to refuse; returns how it ended and what
     /// it printed.
     pub fn start_failing(fixture: &Fixture, config: &ServerConfig) -> (ExitStatus, Log) {
-        let mut server = Self::launch(&[], fixture, config);
+        Self::start_failing_under(&[], fixture, config)
+    }
+
+    /// As [`Self::start_failing`], behind `wrapper` as in [`Self::start_under`].
+    pub fn start_failing_under(
+        wrapper: &[PathBuf],
+        fixture: &Fixture,
+        config: &ServerConfig,
+    ) -> (ExitStatus, Log) {
+        let mut server = Self::launch(wrapper, fixture, config);
         let status = server.wait();
+        server.log.wait_until_closed();
         (status, server.log.clone())
     }
 
@@ -77,8 +87,7 @@ impl KeyServer {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("the child's status") {
-                // Its last words may still be in the pipe.
-                thread::sleep(GLANCE * 10);
+                self.log.wait_until_closed();
                 panic!(
                     "the server ended with {status} before it was ready:\n{}",
                     self.log

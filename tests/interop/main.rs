@@ -1,0 +1,245 @@
+//! A client that knows only the protocol, against the real server.
+//!
+//! The client is Python: `keyless.py` speaks raw frames over TLS on memory buffers, `keys.py`
+//! verifies results with the package `cryptography`. It shares no code with the Rust codec or client.
+//! Each suite of checks beside this file runs over TLS 1.2 and 1.3, and against every I/O backend:
+//! epoll, io_uring, and what `auto` takes where a seccomp filter refuses io_uring.
+//!
+//! To run one suite by hand against a server that is already there, see `run.py`.
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test says what it ran, and where it failed by panicking there"
+)]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use keyserver_tests::{
+    ClientRule, Fixture, KeyKind, KeyServer, Pki, ServerConfig, Usage, binaries, parts,
+};
+
+/// How the server's connections are driven.
+#[derive(Clone, Copy, Debug)]
+enum Io {
+    Epoll,
+    Uring,
+    /// `auto` in a process that may not create an io_uring.
+    AutoRefused,
+}
+
+impl Io {
+    fn start(self, fixture: &Fixture, config: ServerConfig) -> KeyServer {
+        match self {
+            Self::Epoll => KeyServer::start(fixture, &config.io_backend("epoll")),
+            Self::Uring => KeyServer::start(fixture, &config.io_backend("uring")),
+            Self::AutoRefused => KeyServer::start_under(
+                &[binaries::without_io_uring()],
+                fixture,
+                &config.io_backend("auto"),
+            ),
+        }
+    }
+
+    /// The backend that must be in use.
+    const fn taken(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Epoll | Self::AutoRefused => "epoll",
+        }
+    }
+}
+
+/// The type of the server's certificate; decides the cipher suite of TLS 1.2.
+#[derive(Clone, Copy)]
+enum Certificate {
+    Ecdsa,
+    Rsa,
+}
+
+/// The keys that every suite uses.
+const KEYS: [KeyKind; 5] = [
+    KeyKind::Rsa2048,
+    KeyKind::P256,
+    KeyKind::P384,
+    KeyKind::P521,
+    KeyKind::Ed25519,
+];
+
+/// A directory with the certificates of all clients that the checks connect as.
+fn fixture(certificate: Certificate, keys: &[KeyKind]) -> Fixture {
+    let fixture = match certificate {
+        Certificate::Ecdsa => Fixture::new(),
+        Certificate::Rsa => Fixture::with_rsa_certificate(),
+    };
+    for kind in keys {
+        fixture.add_key(kind.name(), *kind);
+    }
+    for name in [
+        "sign-only",
+        "decrypt-only",
+        "one-key",
+        "no-grant",
+        "unknown",
+    ] {
+        fixture.write_identity(name, &fixture.pki.client(name));
+    }
+    let any_usage = fixture.pki.client_with("edge-1", Usage::Unrestricted);
+    fixture.write_identity("any-usage", &any_usage);
+    fixture.write_identity(
+        "server-usage",
+        &fixture.pki.client_with("edge-1", Usage::Server),
+    );
+    fixture.write_identity("stranger", &Pki::named("another CA").client("edge-1"));
+    fixture.write_identity("forged", &Pki::new().client("edge-1"));
+    fixture
+}
+
+fn config() -> ServerConfig {
+    let mut config = ServerConfig::default();
+    let no_grant = ClientRule {
+        keys: vec![],
+        ..ClientRule::new("no-grant", &[])
+    };
+    let one_key = ClientRule {
+        keys: vec!["p-256".into()],
+        ..ClientRule::new("one-key", &["sign-digest"])
+    };
+    config.clients.extend([
+        ClientRule::new("sign-only", &["sign-digest"]),
+        ClientRule::new("decrypt-only", &["decrypt-raw"]),
+        no_grant,
+        one_key,
+    ]);
+    config
+}
+
+/// Starts a server and runs one suite against it.
+fn run(suite: &str, io: Io, certificate: Certificate, keys: &[KeyKind]) {
+    let Some(python) = parts::python_with_cryptography() else {
+        return;
+    };
+    let fixture = fixture(certificate, keys);
+    let mut server = io.start(&fixture, config());
+    let build = server.metrics();
+    let io_label = format!("io=\"{}\"", io.taken());
+    assert!(
+        build
+            .lines()
+            .any(|l| l.starts_with("keyserver_build_info{") && l.contains(&io_label)),
+        "{io:?} should be served by {}:\n{build}",
+        io.taken()
+    );
+    let certificate = match certificate {
+        Certificate::Ecdsa => "ecdsa",
+        Certificate::Rsa => "rsa",
+    };
+    let output = Command::new(python)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/run.py"))
+        .arg(suite)
+        .arg(fixture.path(""))
+        .arg(server.address().ip().to_string())
+        .arg(server.address().port().to_string())
+        .arg(certificate)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .expect("Python starts");
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    println!("{}", String::from_utf8_lossy(&output.stderr));
+    let log = server.log().clone();
+    assert!(
+        output.status.success(),
+        "a check of {suite} failed; the server said:\n{log}"
+    );
+    assert!(server.is_running(), "the server ended by itself:\n{log}");
+    assert!(
+        log.matching("panicked").is_empty(),
+        "something panicked:\n{log}"
+    );
+    let status = server.stop();
+    assert!(
+        status.success(),
+        "after SIGTERM it ended with {status}:\n{log}"
+    );
+}
+
+macro_rules! suites {
+    ($($io:ident: $variant:expr;)*) => {
+        $(mod $io {
+            use super::{Certificate, Io, KEYS, KeyKind, run};
+
+            #[test]
+            fn opcodes() {
+                run("opcodes", $variant, Certificate::Ecdsa, &KeyKind::ALL);
+            }
+
+            #[test]
+            fn opcodes_behind_an_rsa_certificate() {
+                run("opcodes", $variant, Certificate::Rsa, &KEYS);
+            }
+
+            #[test]
+            fn pipelining() {
+                run("pipelining", $variant, Certificate::Ecdsa, &KEYS);
+            }
+
+            #[test]
+            fn differences() {
+                run("differences", $variant, Certificate::Ecdsa, &KEYS);
+            }
+
+            #[test]
+            fn fine_print() {
+                run("fine_print", $variant, Certificate::Ecdsa, &KEYS);
+            }
+
+            #[test]
+            fn garbage() {
+                run("garbage", $variant, Certificate::Ecdsa, &KEYS);
+            }
+        })*
+    };
+}
+
+suites! {
+    epoll: Io::Epoll;
+    uring: Io::Uring;
+    auto_refused: Io::AutoRefused;
+}
+
+/// One line says which backend was taken and why.
+#[test]
+fn auto_says_what_it_took_and_why() {
+    let fixture = fixture(Certificate::Ecdsa, &[KeyKind::P256]);
+    let server = Io::AutoRefused.start(&fixture, config());
+    let line = server.log().wait_for(Duration::from_secs(5), |line| {
+        line.contains("epoll") && line.contains("io_uring")
+    });
+    let line = line.expect("a line that names what was taken and what was not");
+    assert!(
+        line.contains("EPERM") || line.contains("not permitted"),
+        "the reason: {line}"
+    );
+    let log = server.log().clone();
+    assert!(server.stop().success());
+    assert_eq!(
+        log.matching("io_uring").len(),
+        1,
+        "one line is enough:\n{log}"
+    );
+}
+
+/// A server told to use io_uring does not quietly do something else.
+#[test]
+fn uring_demanded_and_refused_ends_the_start() {
+    let fixture = fixture(Certificate::Ecdsa, &[KeyKind::P256]);
+    let config = config().io_backend("uring");
+    let (status, log) =
+        KeyServer::start_failing_under(&[binaries::without_io_uring()], &fixture, &config);
+    assert!(!status.success());
+    assert!(
+        log.to_string().contains("io_uring"),
+        "it says what it lacks:\n{log}"
+    );
+}
