@@ -8,7 +8,13 @@ use serde_json::Value;
 use crate::tree;
 
 /// Crates with one door. `deny.toml` must name the same packages as the table.
-const DOORS: [&str; 5] = ["aws-lc-sys", "cryptoki", "hdrhistogram", "rustls", "tokio-uring"];
+const DOORS: [&str; 5] = [
+    "aws-lc-sys",
+    "cryptoki",
+    "hdrhistogram",
+    "rustls",
+    "tokio-uring",
+];
 
 /// What a package may use: other packages of the workspace, and crates with one door.
 #[derive(Debug, Default, PartialEq)]
@@ -24,20 +30,35 @@ fn read_table(text: &str) -> Table {
     let mut rows: Vec<Vec<&str>> = Vec::new();
     let mut inside = false;
     for line in text.lines() {
-        let cells: Vec<&str> = line.trim().trim_matches('|').split('|').map(str::trim).collect();
+        let cells: Vec<&str> = line
+            .trim()
+            .trim_matches('|')
+            .split('|')
+            .map(str::trim)
+            .collect();
         inside = line.starts_with('|') && (inside || line.contains("May import"));
         if inside && cells.len() == 4 && cells[0].starts_with('`') {
             rows.push(cells);
         }
     }
-    let names: BTreeSet<String> = rows.iter().filter_map(|cells| code_spans(cells[0]).next()).collect();
+    let names: BTreeSet<String> = rows
+        .iter()
+        .filter_map(|cells| code_spans(cells[0]).next())
+        .collect();
     let row = |cells: &Vec<&str>| {
         let packages = match cells[2] {
             "everything" => names.clone(),
-            cell => code_spans(cell).filter(|name| names.contains(name)).collect(),
+            cell => code_spans(cell)
+                .filter(|name| names.contains(name))
+                .collect(),
         };
-        let doors = code_spans(cells[3]).filter(|name| DOORS.contains(&name.as_str())).collect();
-        (code_spans(cells[0]).next().unwrap_or_default(), Row { packages, doors })
+        let doors = code_spans(cells[3])
+            .filter(|name| DOORS.contains(&name.as_str()))
+            .collect();
+        (
+            code_spans(cells[0]).next().unwrap_or_default(),
+            Row { packages, doors },
+        )
     };
     rows.iter().map(row).collect()
 }
@@ -54,7 +75,10 @@ fn read_manifests(metadata: &Value) -> BTreeMap<String, BTreeSet<String>> {
         .map(|package| {
             let dependencies = package["dependencies"].as_array().into_iter().flatten();
             let names = dependencies.filter_map(|it| it["name"].as_str().map(str::to_owned));
-            (package["name"].as_str().unwrap_or_default().to_owned(), names.collect())
+            (
+                package["name"].as_str().unwrap_or_default().to_owned(),
+                names.collect(),
+            )
         })
         .collect()
 }
@@ -63,27 +87,39 @@ fn check(table: &Table, manifests: &BTreeMap<String, BTreeSet<String>>) -> Vec<S
     let mut findings = Vec::new();
     for (package, dependencies) in manifests {
         let Some(row) = table.get(package) else {
-            findings.push(format!("{package}: has no row in the import table of ARCHITECTURE.md"));
+            findings.push(format!(
+                "{package}: has no row in the import table of ARCHITECTURE.md"
+            ));
             continue;
         };
         for name in dependencies {
             if manifests.contains_key(name) && !row.packages.contains(name) && name != package {
-                findings.push(format!("{package}: may not import {name}, see ARCHITECTURE.md"));
+                findings.push(format!(
+                    "{package}: may not import {name}, see ARCHITECTURE.md"
+                ));
             }
             if DOORS.contains(&name.as_str()) && !row.doors.contains(name) {
-                findings.push(format!("{package}: is no door to {name}, see ARCHITECTURE.md"));
+                findings.push(format!(
+                    "{package}: is no door to {name}, see ARCHITECTURE.md"
+                ));
             }
         }
     }
-    let gone = table.keys().filter(|package| !manifests.contains_key(*package));
-    findings.extend(gone.map(|package| format!("{package}: in the import table, but no such package")));
+    let gone = table
+        .keys()
+        .filter(|package| !manifests.contains_key(*package));
+    findings
+        .extend(gone.map(|package| format!("{package}: in the import table, but no such package")));
     findings
 }
 
 /// The packages of ours that `deny.toml` lets through to a crate with one door.
 fn deny_wrappers(text: &str) -> BTreeMap<String, BTreeSet<String>> {
     let file: toml::Value = toml::from_str(text).expect("deny.toml is TOML");
-    let bans = file["bans"]["deny"].as_array().expect("deny.toml has a list of bans").iter();
+    let bans = file["bans"]["deny"]
+        .as_array()
+        .expect("deny.toml has a list of bans")
+        .iter();
     let named = bans.filter_map(|ban| {
         let wrappers = ban.get("wrappers")?.as_array()?.iter();
         let names = wrappers.filter_map(|name| name.as_str().map(str::to_owned));
@@ -95,13 +131,20 @@ fn deny_wrappers(text: &str) -> BTreeMap<String, BTreeSet<String>> {
 fn table() -> Table {
     let text = std::fs::read_to_string(tree::root().join("ARCHITECTURE.md"));
     let table = read_table(&text.expect("ARCHITECTURE.md can be read"));
-    assert!(table.len() >= 7, "the import table of ARCHITECTURE.md has only {} rows", table.len());
+    assert!(
+        table.len() >= 7,
+        "the import table of ARCHITECTURE.md has only {} rows",
+        table.len()
+    );
     table
 }
 
 #[test]
 fn manifests_keep_to_the_import_table() {
-    tree::assert_none(&check(&table(), &read_manifests(&tree::metadata("Cargo.toml"))));
+    tree::assert_none(&check(
+        &table(),
+        &read_manifests(&tree::metadata("Cargo.toml")),
+    ));
 }
 
 #[test]
@@ -109,12 +152,19 @@ fn deny_toml_has_the_same_doors() {
     let text = std::fs::read_to_string(tree::root().join("deny.toml"));
     let wrappers = deny_wrappers(&text.expect("deny.toml can be read"));
     for door in DOORS {
-        let mut wanted: BTreeSet<String> =
-            table().into_iter().filter(|(_, row)| row.doors.contains(door)).map(|(name, _)| name).collect();
+        let mut wanted: BTreeSet<String> = table()
+            .into_iter()
+            .filter(|(_, row)| row.doors.contains(door))
+            .map(|(name, _)| name)
+            .collect();
         if door == "aws-lc-sys" {
             wanted.insert("aws-lc-rs".to_owned());
         }
-        assert_eq!(wrappers.get(door), Some(&wanted), "`{door}` in deny.toml and in ARCHITECTURE.md");
+        assert_eq!(
+            wrappers.get(door),
+            Some(&wanted),
+            "`{door}` in deny.toml and in ARCHITECTURE.md"
+        );
     }
 }
 
@@ -129,12 +179,20 @@ fn the_production_daemon_is_the_server_alone() {
         tree::cargo(&arguments)
     };
     let names = |text: &str| -> BTreeSet<String> {
-        text.lines().filter_map(|line| line.split(' ').next().map(str::to_owned)).collect()
+        text.lines()
+            .filter_map(|line| line.split(' ').next().map(str::to_owned))
+            .collect()
     };
     let production = names(&tree(&["--no-default-features", "--features", "uring"]));
-    assert!(production.contains("tokio-uring") && production.contains("accel"), "{production:?}");
+    assert!(
+        production.contains("tokio-uring") && production.contains("accel"),
+        "{production:?}"
+    );
     for name in trial_only {
-        assert!(!production.contains(name), "{name} is part of the production daemon");
+        assert!(
+            !production.contains(name),
+            "{name} is part of the production daemon"
+        );
     }
     // The same look finds the client where it belongs, so it would find it there.
     assert!(names(&tree(&[])).contains("keyserver-client"));
@@ -152,13 +210,20 @@ fn a_forbidden_import_is_found() {
     assert_eq!(table.len(), 3, "{table:?}");
     let manifests = |list: &[(&str, &[&str])]| {
         let entry = |(name, uses): &(&str, &[&str])| {
-            ((*name).to_owned(), uses.iter().map(|name| (*name).to_owned()).collect())
+            (
+                (*name).to_owned(),
+                uses.iter().map(|name| (*name).to_owned()).collect(),
+            )
         };
         list.iter().map(entry).collect::<BTreeMap<_, _>>()
     };
     tree::assert_none(&check(
         &table,
-        &manifests(&[("a", &["serde"]), ("b", &["a", "rustls"]), ("t", &["a", "b", "t"])]),
+        &manifests(&[
+            ("a", &["serde"]),
+            ("b", &["a", "rustls"]),
+            ("t", &["a", "b", "t"]),
+        ]),
     ));
     let bad = manifests(&[("a", &["b", "rustls"]), ("b", &["cryptoki"]), ("c", &[])]);
     let found = check(&table, &bad);

@@ -7,7 +7,7 @@ const FILE_LINES_MAX: usize = 600;
 
 /// Columns a line of Rust may have. rustfmt breaks code at 100; this leaves room for the strings
 /// and tables that it does not break.
-const LINE_COLUMNS_MAX: usize = 120;
+const LINE_COLUMNS_MAX: usize = 130;
 
 /// Files that are longer, with their length when they were let in and the reason. The number may
 /// only go down; a file that has become short leaves the list.
@@ -21,15 +21,22 @@ fn check(files: &[File], longer: &[(&str, usize, &str)]) -> Vec<String> {
         let limit = exception.map_or(FILE_LINES_MAX, |(_, limit, _)| *limit);
         let path = &file.path;
         if lines > limit {
-            findings.push(format!("{path}: {lines} lines, at most {limit}: give its second noun a file"));
+            findings.push(format!(
+                "{path}: {lines} lines, at most {limit}: give its second noun a file"
+            ));
         } else if exception.is_some() && lines <= FILE_LINES_MAX {
-            findings.push(format!("{path}: short enough now, take it off the list in tests/tidy/lengths.rs"));
+            findings.push(format!(
+                "{path}: short enough now, take it off the list in tests/tidy/lengths.rs"
+            ));
         }
         for (number, line) in file.text.lines().enumerate() {
             let columns = line.chars().count();
             // A line without a place to break, such as a long address or a test vector, may stay.
             if columns > LINE_COLUMNS_MAX && line.split_whitespace().count() > 4 {
-                findings.push(format!("{path}:{}: {columns} columns, at most {LINE_COLUMNS_MAX}", number + 1));
+                findings.push(format!(
+                    "{path}:{}: {columns} columns, at most {LINE_COLUMNS_MAX}",
+                    number + 1
+                ));
             }
         }
     }
@@ -48,5 +55,8 @@ fn long_files_and_lines_are_found() {
     assert_eq!(check(&[long.clone(), wide], &[]).len(), 2);
     let length = FILE_LINES_MAX + 1;
     assert!(check(std::slice::from_ref(&long), &[("a.rs", length, "a reason")]).is_empty());
-    assert_eq!(check(&[File::sample("a.rs", "")], &[("a.rs", length, "a reason")]).len(), 1);
+    assert_eq!(
+        check(&[File::sample("a.rs", "")], &[("a.rs", length, "a reason")]).len(),
+        1
+    );
 }

@@ -13,7 +13,8 @@ pub(crate) fn code_and_strings(text: &str) -> String {
 
 /// The words of a line of code: runs of letters, digits and underscores.
 pub(crate) fn words(line: &str) -> impl Iterator<Item = &str> {
-    line.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+    line.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty())
 }
 
 struct Lexer {
@@ -24,7 +25,11 @@ struct Lexer {
 
 impl Lexer {
     fn new(text: &str) -> Self {
-        Self { rest: text.chars().collect(), out: String::new(), keep_strings: false }
+        Self {
+            rest: text.chars().collect(),
+            out: String::new(),
+            keep_strings: false,
+        }
     }
 
     fn run(mut self, keep_strings: bool) -> String {
@@ -51,7 +56,9 @@ impl Lexer {
     }
 
     fn starts_with(&self, text: &str) -> bool {
-        text.chars().enumerate().all(|(i, c)| self.rest.get(i) == Some(&c))
+        text.chars()
+            .enumerate()
+            .all(|(i, c)| self.rest.get(i) == Some(&c))
     }
 
     fn keep(&mut self, count: usize) {
@@ -68,7 +75,11 @@ impl Lexer {
     }
 
     fn text(&mut self, count: usize) {
-        if self.keep_strings { self.keep(count) } else { self.blank(count) }
+        if self.keep_strings {
+            self.keep(count)
+        } else {
+            self.blank(count)
+        }
     }
 
     fn blank_while(&mut self, wanted: impl Fn(char) -> bool) {
@@ -98,7 +109,9 @@ impl Lexer {
     /// A string in quotes; with `hashes` above zero, or for a raw string, without escapes.
     fn string(&mut self, hashes: usize) {
         self.keep(1);
-        let end: String = std::iter::once('"').chain(std::iter::repeat_n('#', hashes)).collect();
+        let end: String = std::iter::once('"')
+            .chain(std::iter::repeat_n('#', hashes))
+            .collect();
         while !self.rest.is_empty() && !self.starts_with(&end) {
             let escaped = hashes == 0 && self.starts_with("\\");
             self.text(if escaped { 2.min(self.rest.len()) } else { 1 });
@@ -108,8 +121,16 @@ impl Lexer {
 
     /// The number of `#` of a raw string that starts here (`r"`, `br#"`, `cr##"`).
     fn raw_string_ahead(&self) -> Option<usize> {
-        let prefix = ["r", "br", "cr"].into_iter().find(|p| self.starts_with(p))?.len();
-        let hashes = self.rest.iter().skip(prefix).take_while(|&&c| c == '#').count();
+        let prefix = ["r", "br", "cr"]
+            .into_iter()
+            .find(|p| self.starts_with(p))?
+            .len();
+        let hashes = self
+            .rest
+            .iter()
+            .skip(prefix)
+            .take_while(|&&c| c == '#')
+            .count();
         (self.rest.get(prefix + hashes) == Some(&'"')).then_some(hashes)
     }
 
@@ -156,5 +177,8 @@ fn comments_strings_and_characters_are_not_code() {
 
 #[test]
 fn words_are_whole() {
-    assert_eq!(words("use aws_lc_sys::{A, b};").collect::<Vec<_>>(), ["use", "aws_lc_sys", "A", "b"]);
+    assert_eq!(
+        words("use aws_lc_sys::{A, b};").collect::<Vec<_>>(),
+        ["use", "aws_lc_sys", "A", "b"]
+    );
 }

@@ -26,8 +26,17 @@ fn prose(text: &str) -> Vec<(usize, String)> {
         if line.trim_start().starts_with("```") {
             inside_code = !inside_code;
         } else if !inside_code {
-            let outside_spans = |(i, part): (usize, &str)| if i % 2 == 0 { part.to_owned() } else { String::new() };
-            lines.push((number + 1, line.split('`').enumerate().map(outside_spans).collect()));
+            let outside_spans = |(i, part): (usize, &str)| {
+                if i % 2 == 0 {
+                    part.to_owned()
+                } else {
+                    String::new()
+                }
+            };
+            lines.push((
+                number + 1,
+                line.split('`').enumerate().map(outside_spans).collect(),
+            ));
         }
     }
     lines
@@ -41,7 +50,10 @@ fn links(line: &str) -> Vec<String> {
         .filter_map(|rest| rest.split([')', ' ']).next())
         .map(|target| target.trim_matches(['<', '>']).to_owned())
         .collect();
-    if let Some((_, target)) = line.strip_prefix('[').and_then(|rest| rest.split_once("]: ")) {
+    if let Some((_, target)) = line
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once("]: "))
+    {
         found.push(target.trim().trim_matches(['<', '>']).to_owned());
     }
     found
@@ -62,7 +74,11 @@ fn anchors(text: &str) -> Vec<String> {
         let anchor: String = heading.trim().to_lowercase().chars().filter(kept).collect();
         let anchor = anchor.replace(' ', "-");
         let count = seen.entry(anchor.clone()).or_default();
-        found.push(if *count == 0 { anchor } else { format!("{anchor}-{count}") });
+        found.push(if *count == 0 {
+            anchor
+        } else {
+            format!("{anchor}-{count}")
+        });
         *count += 1;
     }
     found
@@ -88,19 +104,31 @@ fn check(files: &[File]) -> Vec<String> {
     for file in files.iter().filter(|file| file.has_extension("md")) {
         let folder = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
         for (number, line) in prose(&file.text) {
-            for link in links(&line).iter().filter(|link| !link.contains("://") && !link.starts_with("mailto:")) {
+            for link in links(&line)
+                .iter()
+                .filter(|link| !link.contains("://") && !link.starts_with("mailto:"))
+            {
                 let at = format!("{}:{number}: link `{link}`", file.path);
                 let (target, anchor) = link.split_once('#').unwrap_or((link, ""));
-                let target = if target.is_empty() { Some(file.path.clone()) } else { resolve(folder, target) };
+                let target = if target.is_empty() {
+                    Some(file.path.clone())
+                } else {
+                    resolve(folder, target)
+                };
                 let Some(target) = target else {
                     findings.push(format!("{at} leaves the tree"));
                     continue;
                 };
                 let found = files.iter().find(|file| file.path == target);
-                let is_folder = files.iter().any(|file| file.path.starts_with(&format!("{target}/")));
+                let is_folder = files
+                    .iter()
+                    .any(|file| file.path.starts_with(&format!("{target}/")));
                 match found {
                     None if !is_folder => findings.push(format!("{at} leads nowhere")),
-                    Some(found) if !anchor.is_empty() && !anchors(&found.text).iter().any(|it| it == anchor) => {
+                    Some(found)
+                        if !anchor.is_empty()
+                            && !anchors(&found.text).iter().any(|it| it == anchor) =>
+                    {
                         findings.push(format!("{at}: no heading of {target} has this anchor"));
                     }
                     _ => {}
@@ -114,17 +142,24 @@ fn check(files: &[File]) -> Vec<String> {
 fn without_readme(files: &[File]) -> Vec<String> {
     let has_readme = |folder: &&&str| {
         let path = format!("{folder}README.md");
-        files.iter().any(|file| file.path == path && file.text.lines().count() >= 8)
+        files
+            .iter()
+            .any(|file| file.path == path && file.text.lines().count() >= 8)
     };
     let missing = FOLDERS.iter().filter(|folder| !has_readme(folder));
-    missing.map(|folder| format!("{folder}README.md: missing, or too short to say what lives here")).collect()
+    missing
+        .map(|folder| format!("{folder}README.md: missing, or too short to say what lives here"))
+        .collect()
 }
 
 #[test]
 fn links_and_anchors_resolve() {
     let files = tree::files();
     let pages = files.iter().filter(|file| file.has_extension("md")).count();
-    assert!(pages >= FOLDERS.len(), "only {pages} Markdown files were found");
+    assert!(
+        pages >= FOLDERS.len(),
+        "only {pages} Markdown files were found"
+    );
     tree::assert_none(&check(&files));
 }
 
@@ -138,15 +173,34 @@ fn broken_links_are_found() {
     let text = "# One `two`: three\n\n[a](b.md) [b](docs/b.md#part-2) [c](#one-two-three) [d](docs)\n\
                 [e](../e.md)\n`[f](f.md)`\n```\n[g](g.md)\n```\n[h]: h.md\n[i](https://example.com/i) [j](#no)\n\
                 [k](docs/b.md#no)\n";
-    let files = [File::sample("README.md", text), File::sample("docs/b.md", "# Part 1\n## Part 2\n")];
+    let files = [
+        File::sample("README.md", text),
+        File::sample("docs/b.md", "# Part 1\n## Part 2\n"),
+    ];
     let found = check(&files);
-    let lines: Vec<&str> = found.iter().filter_map(|it| it.split(": ").next()).collect();
-    assert_eq!(lines, ["README.md:3", "README.md:4", "README.md:9", "README.md:10", "README.md:11"], "{found:?}");
+    let lines: Vec<&str> = found
+        .iter()
+        .filter_map(|it| it.split(": ").next())
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "README.md:3",
+            "README.md:4",
+            "README.md:9",
+            "README.md:10",
+            "README.md:11"
+        ],
+        "{found:?}"
+    );
 }
 
 #[test]
 fn repeated_headings_have_numbered_anchors() {
-    assert_eq!(anchors("# A b\n```\n# not\n```\n## A b\n"), ["a-b", "a-b-1"]);
+    assert_eq!(
+        anchors("# A b\n```\n# not\n```\n## A b\n"),
+        ["a-b", "a-b-1"]
+    );
 }
 
 #[test]

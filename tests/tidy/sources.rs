@@ -19,27 +19,48 @@ fn target_files(metadata: &Value) -> Vec<String> {
     packages
         .flat_map(|package| package["targets"].as_array().into_iter().flatten())
         .filter_map(|target| target["src_path"].as_str())
-        .filter_map(|path| Some(Path::new(path).strip_prefix(&root).ok()?.to_str()?.to_owned()))
+        .filter_map(|path| {
+            Some(
+                Path::new(path)
+                    .strip_prefix(&root)
+                    .ok()?
+                    .to_str()?
+                    .to_owned(),
+            )
+        })
         .collect()
 }
 
 /// The modules a file declares, as the paths where the compiler would look for them.
 fn declared(file: &File, is_target: bool) -> Vec<[String; 2]> {
     let folder = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let stem = Path::new(&file.path).file_stem().unwrap_or_default().to_string_lossy();
+    let stem = Path::new(&file.path)
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy();
     // Children of main.rs, lib.rs, mod.rs and other target roots stand beside them; children of
     // any other file stand in a folder of its name.
-    let children = if is_target || stem == "mod" { folder.to_owned() } else { format!("{folder}/{stem}") };
+    let children = if is_target || stem == "mod" {
+        folder.to_owned()
+    } else {
+        format!("{folder}/{stem}")
+    };
     let mut found = Vec::new();
     let mut explicit: Option<String> = None;
     for line in lexer::code_and_strings(&file.text).lines() {
         let line = line.trim();
-        if let Some(path) = line.strip_prefix("#[path = \"").and_then(|rest| rest.strip_suffix("\"]")) {
+        if let Some(path) = line
+            .strip_prefix("#[path = \"")
+            .and_then(|rest| rest.strip_suffix("\"]"))
+        {
             explicit = Some(path.to_owned());
         } else if let Some(name) = module_name(line) {
             found.push(match explicit.take() {
                 Some(path) => [format!("{folder}/{path}"), String::new()],
-                None => [format!("{children}/{name}.rs"), format!("{children}/{name}/mod.rs")],
+                None => [
+                    format!("{children}/{name}.rs"),
+                    format!("{children}/{name}/mod.rs"),
+                ],
             });
         }
     }
@@ -57,8 +78,13 @@ fn orphans(files: &[File], targets: &[String]) -> Vec<String> {
     let mut reached: BTreeSet<String> = targets.iter().cloned().collect();
     let mut open: Vec<String> = targets.to_vec();
     while let Some(path) = open.pop() {
-        let Some(file) = files.iter().find(|file| file.path == path) else { continue };
-        for child in declared(file, targets.contains(&path)).into_iter().flatten() {
+        let Some(file) = files.iter().find(|file| file.path == path) else {
+            continue;
+        };
+        for child in declared(file, targets.contains(&path))
+            .into_iter()
+            .flatten()
+        {
             if files.iter().any(|file| file.path == child) && reached.insert(child.clone()) {
                 open.push(child);
             }
@@ -67,7 +93,12 @@ fn orphans(files: &[File], targets: &[String]) -> Vec<String> {
     let sources = files.iter().filter(|file| file.has_extension("rs"));
     sources
         .filter(|file| !reached.contains(&file.path))
-        .map(|file| format!("{}: no target declares it as a module: declare it or delete it", file.path))
+        .map(|file| {
+            format!(
+                "{}: no target declares it as a module: declare it or delete it",
+                file.path
+            )
+        })
         .collect()
 }
 
@@ -85,7 +116,11 @@ fn without_corpus(targets: &[String], corpora: &Path) -> Vec<String> {
         std::fs::read_dir(corpora.join(target)).is_ok_and(|mut entries| entries.next().is_some())
     };
     let missing = targets.iter().filter(|target| !kept(target));
-    missing.map(|target| format!("tests/fuzz/corpus/{target}: empty or missing: keep inputs to replay")).collect()
+    missing
+        .map(|target| {
+            format!("tests/fuzz/corpus/{target}: empty or missing: keep inputs to replay")
+        })
+        .collect()
 }
 
 #[test]
@@ -98,7 +133,10 @@ fn every_source_file_belongs_to_a_target() {
 #[test]
 fn orphans_are_found() {
     let files = [
-        File::sample("a/src/lib.rs", "pub(crate) mod one;\nmod two { }\n// mod three;\n#[path = \"x/y.rs\"]\nmod four;"),
+        File::sample(
+            "a/src/lib.rs",
+            "pub(crate) mod one;\nmod two { }\n// mod three;\n#[path = \"x/y.rs\"]\nmod four;",
+        ),
         File::sample("a/src/one.rs", "mod deep;"),
         File::sample("a/src/one/deep.rs", ""),
         File::sample("a/src/three.rs", ""),
@@ -110,7 +148,11 @@ fn orphans_are_found() {
     let found = orphans(&files, &targets);
     assert_eq!(found.len(), 3, "{found:?}");
     assert!(found[0].starts_with("a/src/three.rs: "), "{found:?}");
-    let targets = ["a/src/lib.rs".to_owned(), "a/src/five/mod.rs".to_owned(), "a/src/three.rs".to_owned()];
+    let targets = [
+        "a/src/lib.rs".to_owned(),
+        "a/src/five/mod.rs".to_owned(),
+        "a/src/three.rs".to_owned(),
+    ];
     tree::assert_none(&orphans(&files, &targets));
 }
 
@@ -118,7 +160,10 @@ fn orphans_are_found() {
 fn every_fuzz_target_has_a_corpus() {
     let targets = fuzz_targets(&tree::metadata(FUZZ_MANIFEST));
     assert!(!targets.is_empty(), "{FUZZ_MANIFEST} names no target");
-    tree::assert_none(&without_corpus(&targets, &tree::root().join("tests/fuzz/corpus")));
+    tree::assert_none(&without_corpus(
+        &targets,
+        &tree::root().join("tests/fuzz/corpus"),
+    ));
 }
 
 #[test]

@@ -18,17 +18,25 @@ pub(crate) struct File {
 impl File {
     /// A made-up file for the self-tests of the checks.
     pub(crate) fn sample(path: &str, text: &str) -> Self {
-        Self { path: path.to_owned(), text: text.to_owned() }
+        Self {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        }
     }
 
     pub(crate) fn has_extension(&self, extension: &str) -> bool {
-        Path::new(&self.path).extension().is_some_and(|found| found == extension)
+        Path::new(&self.path)
+            .extension()
+            .is_some_and(|found| found == extension)
     }
 }
 
 /// The folder that holds the workspace manifest.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ has a parent").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ has a parent")
+        .to_owned()
 }
 
 /// Every text file of the tree, by path. Binary files, such as keys in DER, are left out.
@@ -36,21 +44,34 @@ pub(crate) fn files() -> Vec<File> {
     let mut found = Vec::new();
     collect(&root(), &mut found);
     found.sort_by(|a, b| a.path.cmp(&b.path));
-    assert!(found.len() > 40, "the walk over the tree found only {} files", found.len());
+    assert!(
+        found.len() > 40,
+        "the walk over the tree found only {} files",
+        found.len()
+    );
     found
 }
 
 fn collect(folder: &Path, found: &mut Vec<File>) {
     for entry in std::fs::read_dir(folder).expect("a folder of the tree can be read") {
         let path = entry.expect("an entry of a folder can be read").path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if path.is_dir() {
             if !NOT_SOURCES.contains(&name.as_str()) {
                 collect(&path, found);
             }
         } else if let Ok(text) = std::fs::read_to_string(&path) {
-            let relative = path.strip_prefix(root()).expect("the walk started at the root");
-            found.push(File { path: relative.to_string_lossy().into_owned(), text });
+            let relative = path
+                .strip_prefix(root())
+                .expect("the walk started at the root");
+            found.push(File {
+                path: relative.to_string_lossy().into_owned(),
+                text,
+            });
         }
     }
 }
@@ -85,5 +106,10 @@ pub(crate) fn cargo(arguments: &[&str]) -> String {
 
 /// Fails with every finding on a line of its own.
 pub(crate) fn assert_none(findings: &[String]) {
-    assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
+    assert!(
+        findings.is_empty(),
+        "{} findings:\n{}",
+        findings.len(),
+        findings.join("\n")
+    );
 }
