@@ -1,16 +1,38 @@
-//! The key server.
+//! The key server: private-key operations for TLS terminators elsewhere, over mutual TLS.
+//!
+//! ```text
+//!  control thread          I/O threads                              crypto threads
+//!  acceptor -------------> shard: TLS, frames, policy, replies ---> dispatch: queues, engine
+//!                            ^                                          |
+//!                            +------------ completion ring -------------+
+//!  admin threads: metrics, health, reload          state: snapshot, metrics, health
+//! ```
+//!
+//! The binary is a thin shell over this library, so that tests and `keyserver demo` start the same
+//! server in their own process: see [`Server`].
 
 pub mod admin;
 pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod dispatch;
-pub mod framing;
 pub mod limits;
 pub mod logging;
+pub mod placement;
 pub mod policy;
-pub mod shard;
-pub mod shutdown;
 pub mod snapshot;
 pub mod state;
 pub mod tls;
+
+mod acceptor;
+mod engine;
+mod framing;
+mod info;
+mod os;
+mod selftest;
+mod server;
+mod shard;
+mod shutdown;
+
+pub use server::{Server, StartError};
+pub use shard::ConnectionId;

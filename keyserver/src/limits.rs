@@ -1,1 +1,80 @@
-//! Skeleton.
+//! Every bound of the server in one place, each with its reason.
+//!
+//! A bound that the operator may change has its default here and its name in the `[limits]` table
+//! of the configuration; the others are fixed. Nothing in the server grows without one of these.
+
+use std::time::Duration;
+
+use keyless_protocol::{HEADER_LEN, MAX_BODY};
+
+/// Established and half-open connections together. Each may own one read buffer, one frame being
+/// gathered and one output buffer, so memory is bounded by this times about 0.5 MiB at the worst
+/// and 20 KiB when idle.
+pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// Requests of one connection that may wait for an answer. At the cap the server stops reading
+/// from that connection; it does not refuse. 256 keeps eight lanes full from a single peer for
+/// longer than a round trip takes.
+pub const IN_FLIGHT_PER_CONNECTION: usize = 256;
+
+/// Bytes of replies that may wait for a slow reader before the server stops reading from it.
+pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes taken from a socket in one read. Fewer, larger reads are what makes a request cheap.
+pub const READ_BYTES: usize = 64 * 1024;
+
+/// Jobs of one I/O thread that exist at the same time. The completion ring has exactly this many
+/// places, so delivering a finished job can never fail. 16 connections at their cap fill it.
+pub const JOBS_PER_SHARD: usize = 4096;
+
+/// Jobs of one class that may wait for a crypto thread, in all. Past it a request is refused with
+/// "busy" rather than left to wait.
+pub const JOBS_WAITING_PER_CLASS: usize = 2048;
+
+/// Jobs that one crypto thread takes at once: the lanes of the engine.
+pub const BATCH_MAX: usize = 8;
+
+/// Accepted sockets that an I/O thread has not taken over yet.
+pub const HANDOVERS_WAITING: usize = 256;
+
+/// A handshake that is not complete by then is closed.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a connection that we have said goodbye to may take to say its own.
+pub const LINGER: Duration = Duration::from_secs(5);
+
+/// How long a peer may leave a write waiting before it is taken for gone.
+pub const WRITE_STALL: Duration = Duration::from_secs(30);
+
+/// How often an I/O thread looks for connections past a deadline.
+pub const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A job that has waited longer than this is refused instead of run: its client has given up.
+/// A client may ask for less (tag 0x30).
+pub const JOB_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A class whose oldest job has waited this long goes before cheaper classes.
+pub const AGEING: Duration = Duration::from_millis(8);
+
+/// Refusals that one I/O thread logs in a second; the rest are only counted.
+pub const REFUSALS_LOGGED_PER_SECOND: u32 = 10;
+
+/// Pause of the acceptor after it ran out of descriptors or memory.
+pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// The listener's queue of connections that the kernel has completed.
+pub const LISTEN_BACKLOG: u32 = 1024;
+
+/// Default spread of closes while draining, so that clients do not all reconnect at once.
+pub const DRAIN_SPREAD: Duration = Duration::from_secs(10);
+
+/// Default time after which draining gives up on peers that do not close.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
+// One read must be able to complete any frame that the protocol can express in a few turns, and a
+// connection at its cap must fit the jobs of its shard several times over.
+const _: () = assert!(READ_BYTES >= (HEADER_LEN + MAX_BODY) / 2);
+const _: () = assert!(OUTPUT_BYTES_MAX >= HEADER_LEN + MAX_BODY);
+const _: () = assert!(JOBS_PER_SHARD >= 4 * IN_FLIGHT_PER_CONNECTION);
+const _: () = assert!(JOBS_WAITING_PER_CLASS >= 4 * IN_FLIGHT_PER_CONNECTION);
+const _: () = assert!(BATCH_MAX == accel::MAX_FILL && BATCH_MAX <= IN_FLIGHT_PER_CONNECTION);

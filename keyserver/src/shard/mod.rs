@@ -1,1 +1,238 @@
-//! Skeleton.
+//! An I/O thread: it owns its connections, turns bytes into admitted jobs and finished jobs into
+//! bytes. It never computes with a private key and never blocks.
+//!
+//! Everything here runs on one thread, so it is shared by `Rc` and `Cell`; the only doors to other
+//! threads are the command channel (from the control thread), the class queues (to the crypto
+//! threads) and the completion ring (from them).
+
+mod conn;
+mod epoll;
+mod refusals;
+mod serve;
+mod signal;
+mod stream;
+mod table;
+mod thread;
+#[cfg(feature = "uring")]
+mod uring;
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use accel::Class;
+use tokio::sync::mpsc;
+
+use self::conn::Connection;
+use self::refusals::RefusalLog;
+use self::stream::Stream;
+pub use self::table::ConnectionId;
+use self::table::Table;
+pub(crate) use self::thread::{Backend, ShardHandle, choose_backend, spawn};
+use crate::admin::metrics::Metrics;
+use crate::config;
+use crate::dispatch::{CompletionRing, Dispatcher, Job, JobPool};
+use crate::snapshot::Snapshot;
+use crate::state::ServerState;
+use crate::tls::session::TlsSession;
+use crate::{clock, limits};
+
+/// What the control thread tells an I/O thread.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Serve this connection.
+    Serve(std::net::TcpStream, SocketAddr),
+    /// Say goodbye to every connection, spread over `spread`; cut what is left after `limit`.
+    Drain {
+        /// Time over which the goodbyes are spread.
+        spread: Duration,
+        /// Time after which nobody is waited for.
+        limit: Duration,
+    },
+}
+
+/// What an I/O thread works with, besides its own connections.
+#[derive(Debug, Clone)]
+pub(crate) struct ShardContext {
+    /// Which I/O thread this is.
+    pub(crate) index: usize,
+    /// Keys, policy, metrics, health.
+    pub(crate) state: Arc<ServerState>,
+    /// To the crypto threads.
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    /// From them, by I/O thread.
+    pub(crate) completions: Arc<[CompletionRing]>,
+    /// Connections handed to this thread and not ended yet, for the acceptor's choice.
+    pub(crate) load: Arc<AtomicUsize>,
+}
+
+/// One I/O thread's state.
+pub(crate) struct Shard<S> {
+    context: ShardContext,
+    limits: config::Limits,
+    connections: RefCell<Table<Connection<S>>>,
+    pool: RefCell<JobPool>,
+    /// Jobs of this turn, queued together under one lock.
+    gathered: RefCell<Vec<Box<Job>>>,
+    refusals: RefusalLog,
+    draining: Cell<bool>,
+    /// Past this, connections that are left are cut.
+    cut_at: Cell<Option<Instant>>,
+}
+
+impl<S: Stream> Shard<S> {
+    fn new(context: ShardContext) -> Self {
+        let limits = context.state.snapshot.load().config.limits;
+        Self {
+            pool: RefCell::new(JobPool::new(context.index, limits::JOBS_PER_SHARD)),
+            context,
+            limits,
+            connections: RefCell::default(),
+            gathered: RefCell::default(),
+            refusals: RefusalLog::default(),
+            draining: Cell::new(false),
+            cut_at: Cell::new(None),
+        }
+    }
+
+    /// Runs until every sender of commands is gone and, when draining, the last connection too.
+    async fn run(self: Rc<Self>, mut commands: mpsc::Receiver<Command>) {
+        let completions = tokio::task::spawn_local(Rc::clone(&self).deliver_completions());
+        let sweeper = tokio::task::spawn_local(Rc::clone(&self).sweep_deadlines());
+        while let Some(command) = commands.recv().await {
+            match command {
+                Command::Serve(socket, peer) => self.open(socket, peer),
+                Command::Drain { spread, limit } => self.drain(spread, limit),
+            }
+        }
+        // The control thread has let go: it does so only to end the process.
+        if self.draining.get() {
+            let _ = sweeper.await;
+        } else {
+            sweeper.abort();
+        }
+        completions.abort();
+    }
+
+    fn open(self: &Rc<Self>, socket: std::net::TcpStream, peer: SocketAddr) {
+        let tls = TlsSession::new(Arc::clone(&self.snapshot().tls));
+        let connection = match (S::from_std(socket), tls) {
+            (Ok(stream), Ok(tls)) => self.connections.borrow_mut().insert_with(|id| {
+                let deadline = clock::now() + self.limits.handshake_deadline;
+                Rc::new(Connection::new(id, peer, stream, tls, deadline))
+            }),
+            (Err(error), _) => {
+                tracing::warn!(%peer, %error, "cannot register the connection");
+                self.context.load.fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
+            (_, Err(error)) => {
+                tracing::error!(%peer, %error, "the TLS configuration serves nobody");
+                self.context.load.fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
+        };
+        self.metrics().connection_opened();
+        if self.draining.get() {
+            connection.leave_at(clock::now());
+        }
+        let shard = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            connection.serve(&shard).await;
+            shard.connections.borrow_mut().remove(connection.id);
+            shard.metrics().connection_closed();
+            shard.context.load.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+
+    /// Turns finished jobs into replies. A turn empties the ring before any connection writes, so
+    /// replies that finished together leave together.
+    async fn deliver_completions(self: Rc<Self>) {
+        let Some(ring) = self.context.completions.get(self.context.index) else {
+            return;
+        };
+        loop {
+            ring.ready().await;
+            while let Some(job) = ring.pop() {
+                self.deliver(job);
+            }
+        }
+    }
+
+    /// Looks after deadlines, and after connections whose client a reload has removed: they are
+    /// closed even if they never ask for anything again.
+    async fn sweep_deadlines(self: Rc<Self>) {
+        let heartbeat = self
+            .context
+            .state
+            .health
+            .watch(format!("io-{}", self.context.index));
+        let mut generation = self.snapshot().generation;
+        loop {
+            tokio::time::sleep(limits::SWEEP_INTERVAL).await;
+            heartbeat.tick();
+            let now = clock::now();
+            let reloaded = std::mem::replace(&mut generation, self.snapshot().generation);
+            let cut = self.cut_at.get().is_some_and(|at| at <= now);
+            for connection in self.live_connections() {
+                connection.sweep(&self, now);
+                if reloaded != generation {
+                    connection.follow_policy(&self);
+                }
+                if cut {
+                    connection.kill();
+                }
+            }
+            if self.context.index == 0 {
+                self.report_queues();
+            }
+            if self.draining.get() && self.connections.borrow().len() == 0 {
+                self.context.state.health.unwatch(&heartbeat);
+                return;
+            }
+        }
+    }
+
+    fn report_queues(&self) {
+        for class in Class::ALL {
+            self.metrics()
+                .queue_depth(class, self.context.dispatcher.waiting(class));
+        }
+    }
+
+    fn drain(&self, spread: Duration, limit: Duration) {
+        if self.draining.replace(true) {
+            return;
+        }
+        let now = clock::now();
+        self.cut_at.set(Some(now + limit));
+        let connections = self.live_connections();
+        let count = u32::try_from(connections.len()).unwrap_or(u32::MAX).max(1);
+        let step = spread.min(limit) / count;
+        let mut at = now;
+        for connection in connections {
+            connection.leave_at(at);
+            at += step;
+        }
+    }
+
+    /// The connections of this moment. A copy, because what is done to one may end another.
+    fn live_connections(&self) -> Vec<Rc<Connection<S>>> {
+        self.connections.borrow().iter().map(Rc::clone).collect()
+    }
+
+    fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.context.state.snapshot.load()
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.context.state.metrics
+    }
+
+    fn limits(&self) -> &config::Limits {
+        &self.limits
+    }
+}

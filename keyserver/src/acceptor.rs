@@ -1,0 +1,125 @@
+//! Takes connections from the listening socket and hands each to the least-loaded I/O thread.
+//!
+//! One socket, one acceptor, on the control thread: hashing connections over one socket per thread
+//! leaves a third of the threads idle, and closing such a socket resets the connections in its
+//! queue. The socket may be inherited from systemd, so it is never shut down, only dropped.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+
+use crate::limits;
+use crate::shard::{Command, ShardHandle};
+use crate::shutdown::Draining;
+use crate::state::ServerState;
+
+/// The listening socket: the one that systemd passed, or a new one.
+///
+/// # Errors
+///
+/// The address is in use, not ours, or not allowed.
+pub(crate) fn listen(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
+    let listener = match listenfd::ListenFd::from_env().take_tcp_listener(0)? {
+        Some(inherited) => {
+            tracing::info!("listening on the socket passed by systemd");
+            inherited
+        }
+        None => bind(address, backlog)?,
+    };
+    // O_NONBLOCK stays on an inherited socket after we are gone. Whoever takes it over next sets
+    // it too.
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn bind(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// Accepts until the drain begins, then passes it on to the I/O threads and lets go of them.
+pub(crate) async fn run(
+    listener: std::net::TcpListener,
+    shards: Vec<ShardHandle>,
+    state: Arc<ServerState>,
+    draining: Draining,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let how = tokio::select! {
+        never = accept(&listener, &shards, &state) => match never {},
+        how = draining.begun() => how,
+    };
+    drop(listener);
+    for shard in &shards {
+        shard
+            .send(Command::Drain {
+                spread: how.spread,
+                limit: how.limit,
+            })
+            .await;
+    }
+    Ok(())
+}
+
+async fn accept(
+    listener: &TcpListener,
+    shards: &[ShardHandle],
+    state: &ServerState,
+) -> std::convert::Infallible {
+    let cap = state.snapshot.load().config.limits.connections;
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => hand_over(socket, peer, shards, state, cap),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections for a moment");
+                tokio::time::sleep(limits::ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+}
+
+fn hand_over(
+    socket: tokio::net::TcpStream,
+    peer: SocketAddr,
+    shards: &[ShardHandle],
+    state: &ServerState,
+    cap: usize,
+) {
+    let connections: usize = shards.iter().map(ShardHandle::load).sum();
+    let taken = connections < cap
+        && socket.set_nodelay(true).is_ok()
+        && shards
+            .iter()
+            .min_by_key(|shard| shard.load())
+            .is_some_and(|shard| {
+                socket
+                    .into_std()
+                    .is_ok_and(|socket| shard.serve(socket, peer))
+            });
+    if !taken {
+        state.metrics.rejected("connections");
+        tracing::debug!(%peer, connections, "connection closed: no room");
+    }
+}
+
+/// Errors that concern the connection that was about to be accepted, not the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}

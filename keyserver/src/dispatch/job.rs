@@ -1,0 +1,149 @@
+//! One private-key operation on its way through the server.
+
+use std::time::Instant;
+
+use accel::{Class, JobError, Operation};
+use zeroize::Zeroize;
+
+use crate::policy::Admitted;
+use crate::shard::ConnectionId;
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// `output` holds the checked result.
+    Done,
+    /// The engine refused or failed; `output` is empty.
+    Failed(JobError),
+    /// It waited past its deadline and was not run.
+    TooLate,
+}
+
+/// A job: who asked, what for, and room for the answer. Buffers keep their capacity from use to
+/// use; their content is wiped.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// The I/O thread that owns the connection.
+    pub(crate) shard: usize,
+    /// The connection on that thread.
+    pub(crate) connection: ConnectionId,
+    /// Echoed in the reply.
+    pub(crate) request_id: u32,
+    /// Whether the client understands our error codes.
+    pub(crate) extended: bool,
+    /// The permission under which the job runs. Holds the snapshot, and with it the key.
+    pub(crate) admitted: Option<Admitted>,
+    /// What to do with the key.
+    pub(crate) operation: Operation,
+    /// The queue it waits in.
+    pub(crate) class: Class,
+    /// Hash, message or ciphertext.
+    pub(crate) input: Vec<u8>,
+    /// The result.
+    pub(crate) output: Vec<u8>,
+    /// How it ended.
+    pub(crate) outcome: Outcome,
+    /// When the request was admitted.
+    pub(crate) admitted_at: Instant,
+    /// When a crypto thread took it.
+    pub(crate) taken_at: Instant,
+    /// Past this nobody waits for the answer any more.
+    pub(crate) deadline: Instant,
+}
+
+impl Job {
+    fn new(shard: usize, now: Instant) -> Self {
+        Self {
+            shard,
+            connection: ConnectionId::default(),
+            request_id: 0,
+            extended: false,
+            admitted: None,
+            operation: Operation::Ed25519Sign,
+            class: Class::Ed25519,
+            input: Vec::new(),
+            output: Vec::new(),
+            outcome: Outcome::TooLate,
+            admitted_at: now,
+            taken_at: now,
+            deadline: now,
+        }
+    }
+
+    /// Wipes what the job carried. Only the used part of a buffer can hold anything: the rest was
+    /// wiped when it was last used.
+    fn wipe(&mut self) {
+        self.admitted = None;
+        self.input.as_mut_slice().zeroize();
+        self.input.clear();
+        self.output.as_mut_slice().zeroize();
+        self.output.clear();
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.wipe();
+    }
+}
+
+/// The jobs that one I/O thread may have under way: at most as many as its completion ring holds.
+#[derive(Debug)]
+pub(crate) struct JobPool {
+    shard: usize,
+    free: Vec<Box<Job>>,
+    /// Jobs that have not been made yet.
+    unmade: usize,
+}
+
+impl JobPool {
+    /// A pool of at most `jobs` jobs for I/O thread number `shard`. They are made on first use.
+    pub(crate) fn new(shard: usize, jobs: usize) -> Self {
+        Self {
+            shard,
+            free: Vec::with_capacity(jobs),
+            unmade: jobs,
+        }
+    }
+
+    /// An empty job, or nothing when all are under way.
+    pub(crate) fn take(&mut self, now: Instant) -> Option<Box<Job>> {
+        if let Some(job) = self.free.pop() {
+            return Some(job);
+        }
+        self.unmade = self.unmade.checked_sub(1)?;
+        Some(Box::new(Job::new(self.shard, now)))
+    }
+
+    /// Wipes a job and keeps it for the next request.
+    pub(crate) fn release(&mut self, mut job: Box<Job>) {
+        job.wipe();
+        self.free.push(job);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_is_bounded_and_wipes_what_comes_back() {
+        let now = crate::clock::now();
+        let mut pool = JobPool::new(0, 2);
+        let mut first = pool.take(now).expect("first");
+        let second = pool.take(now).expect("second");
+        assert!(pool.take(now).is_none());
+        first.input.extend_from_slice(b"premaster");
+        first.output.extend_from_slice(b"result");
+        let (input, output) = (first.input.as_ptr(), first.output.as_ptr());
+        pool.release(first);
+        let again = pool.take(now).expect("again");
+        assert!(again.input.is_empty() && again.output.is_empty());
+        assert_eq!(
+            (again.input.as_ptr(), again.output.as_ptr()),
+            (input, output)
+        );
+        pool.release(again);
+        pool.release(second);
+    }
+}

@@ -1,0 +1,43 @@
+//! Server information (0x47): what this server is and can do, for any authenticated client.
+
+use keyless_protocol::info::{InfoLimits, STATE_DRAINING, STATE_SERVING, ServerInfo};
+use keyless_protocol::{MAX_BODY, Opcode};
+
+use crate::policy::Right;
+use crate::state::ServerState;
+
+/// The document, or nothing if it does not fit a frame, which its fixed size excludes.
+pub(crate) fn server_info(state: &ServerState) -> Option<Vec<u8>> {
+    let limits = state.snapshot.load().config.limits;
+    let draining = state.health.is_draining();
+    ServerInfo {
+        server: "keyserver".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: "1.0".to_owned(),
+        capabilities: ["deadline", "extended-replies", "retry-after"]
+            .map(str::to_owned)
+            .to_vec(),
+        opcodes: served().map(Opcode::as_byte).collect(),
+        limits: InfoLimits {
+            in_flight_per_connection: u32::try_from(limits.in_flight_per_connection)
+                .unwrap_or(u32::MAX),
+            body_bytes: u32::try_from(MAX_BODY).unwrap_or(u32::MAX),
+        },
+        state: if draining {
+            STATE_DRAINING
+        } else {
+            STATE_SERVING
+        }
+        .to_owned(),
+    }
+    .encode()
+    .ok()
+}
+
+/// The opcodes that are answered with something else than "bad opcode".
+fn served() -> impl Iterator<Item = Opcode> {
+    Opcode::ALL.into_iter().filter(|opcode| {
+        matches!(opcode, Opcode::Ping | Opcode::ServerInfo | Opcode::KeyList)
+            || Right::required_by(*opcode).is_some_and(Right::is_served)
+    })
+}

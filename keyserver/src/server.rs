@@ -1,0 +1,246 @@
+//! The server as a whole: what starts in which order, and ends in the reverse.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::admin::AdminThreads;
+use crate::config::{self, Config};
+use crate::dispatch::{CompletionRing, Dispatcher, WorkerContext, spawn_workers};
+use crate::placement::Placement;
+use crate::shard::{self, Backend, ShardContext};
+use crate::shutdown::Draining;
+use crate::snapshot::LoadError;
+use crate::state::{ReloadReport, ServerState};
+use crate::{acceptor, engine, limits};
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    state: Arc<ServerState>,
+    draining: Draining,
+    address: SocketAddr,
+    admin: AdminThreads,
+    control: JoinHandle<()>,
+    io_threads: Vec<JoinHandle<()>>,
+    crypto_threads: Vec<JoinHandle<()>>,
+    dispatcher: Arc<Dispatcher>,
+}
+
+/// Why the server did not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Keys, certificates or policy cannot be used.
+    Load(LoadError),
+    /// The engine is not available on this machine.
+    Engine(accel::EngineError),
+    /// A socket or thread could not be had.
+    System {
+        /// What for.
+        what: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl Server {
+    /// Loads everything that `config` names and starts to serve.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]. The process is expected to end then: a thread that had started may still run.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let engine = engine::build(&config.accel).map_err(StartError::Engine)?;
+        let state = ServerState::load(config, Arc::new(engine)).map_err(StartError::Load)?;
+        let config = Arc::clone(&state.snapshot.load().config);
+        // The sockets before the threads: a port that is taken is the commonest reason to fail.
+        let listener = acceptor::listen(config.listen.address, config.listen.backlog)
+            .map_err(system("cannot listen for clients"))?;
+        let address = listener
+            .local_addr()
+            .map_err(system("cannot listen for clients"))?;
+        let admin = AdminThreads::start(&state, &config).map_err(system("cannot serve admin"))?;
+
+        let backend =
+            shard::choose_backend(config.io.backend).map_err(system("cannot use io_uring"))?;
+        state
+            .health
+            .set_backends(backend.name(), state.engine().backend_name());
+        state
+            .metrics
+            .set_build_info(backend.name(), state.engine().backend_name());
+        let placement = Placement::detect(config.io.threads, config.accel.threads);
+        let threads = Threads::start(&state, backend, &placement, listener)
+            .map_err(system("cannot start threads"))?;
+        tracing::info!(
+            %address,
+            keys = state.snapshot.load().keys.len(),
+            io_threads = placement.io_threads,
+            crypto_threads = placement.crypto_threads,
+            engine = state.engine().backend_name(),
+            "serving"
+        );
+        state.health.set_ready();
+        Ok(Self {
+            state,
+            draining: threads.draining,
+            address,
+            admin,
+            control: threads.control,
+            io_threads: threads.io,
+            crypto_threads: threads.crypto,
+            dispatcher: threads.dispatcher,
+        })
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where metrics are served, if they are.
+    #[must_use]
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.admin.metrics_addr()
+    }
+
+    /// What the threads share.
+    #[must_use]
+    pub fn state(&self) -> &Arc<ServerState> {
+        &self.state
+    }
+
+    /// Loads keys, policy and certificates again; see [`ServerState::reload`].
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]; the old ones stay in force.
+    pub fn reload(&self) -> Result<ReloadReport, LoadError> {
+        self.state.reload()
+    }
+
+    /// Begins to drain, as configured. Returns at once; [`Self::join`] waits for the end.
+    pub fn drain(&self) {
+        let how = self.state.snapshot.load().config.shutdown;
+        self.begin_drain(how);
+    }
+
+    fn begin_drain(&self, how: config::Shutdown) {
+        self.state.health.set_draining();
+        self.draining.begin(how);
+    }
+
+    /// Waits until the drain is complete and every thread has ended.
+    pub fn join(self) {
+        // A thread that panicked has said so; the others are ended all the same.
+        let _ = self.control.join();
+        for thread in self.io_threads {
+            let _ = thread.join();
+        }
+        self.dispatcher.stop();
+        for thread in self.crypto_threads {
+            let _ = thread.join();
+        }
+        self.admin.stop();
+    }
+
+    /// Stops without waiting for clients: connections are cut.
+    pub fn stop(self) {
+        self.begin_drain(config::Shutdown {
+            spread: Duration::ZERO,
+            limit: Duration::ZERO,
+        });
+        self.join();
+    }
+}
+
+struct Threads {
+    draining: Draining,
+    control: JoinHandle<()>,
+    io: Vec<JoinHandle<()>>,
+    crypto: Vec<JoinHandle<()>>,
+    dispatcher: Arc<Dispatcher>,
+}
+
+impl Threads {
+    fn start(
+        state: &Arc<ServerState>,
+        backend: Backend,
+        placement: &Placement,
+        listener: std::net::TcpListener,
+    ) -> io::Result<Self> {
+        let dispatcher = Arc::new(Dispatcher::new(limits::JOBS_WAITING_PER_CLASS));
+        let completions: Arc<[CompletionRing]> = (0..placement.io_threads)
+            .map(|_| CompletionRing::new(limits::JOBS_PER_SHARD))
+            .collect();
+        let mut handles = Vec::new();
+        let mut io = Vec::new();
+        for index in 0..placement.io_threads {
+            let context = ShardContext {
+                index,
+                state: Arc::clone(state),
+                dispatcher: Arc::clone(&dispatcher),
+                completions: Arc::clone(&completions),
+                load: Arc::new(AtomicUsize::new(0)),
+            };
+            let (handle, thread) = shard::spawn(backend, context)?;
+            handles.push(handle);
+            io.push(thread);
+        }
+        let draining = Draining::new();
+        let accepting = acceptor::run(listener, handles, Arc::clone(state), draining.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let control = std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || {
+                if let Err(error) = runtime.block_on(accepting) {
+                    tracing::error!(%error, "the acceptor ended");
+                }
+            })?;
+        let workers = WorkerContext {
+            dispatcher: Arc::clone(&dispatcher),
+            state: Arc::clone(state),
+            completions,
+        };
+        let crypto = spawn_workers(&workers, placement)?;
+        Ok(Self {
+            draining,
+            control,
+            io,
+            crypto,
+            dispatcher,
+        })
+    }
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |error| StartError::System { what, error }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Load(error) => error.fmt(f),
+            Self::Engine(error) => error.fmt(f),
+            Self::System { what, error } => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Load(error) => Some(error),
+            Self::Engine(error) => Some(error),
+            Self::System { error, .. } => Some(error),
+        }
+    }
+}

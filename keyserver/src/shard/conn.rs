@@ -1,0 +1,374 @@
+//! One connection: two halves that share a TLS session and never wait for each other.
+//!
+//! ```text
+//!           read half                              write half
+//!  socket -> TlsSession -> FrameBuffer -> requests    replies -> TlsSession -> socket
+//!                              |                          ^
+//!                              +-> ping, info: at once ---+
+//!                              +-> jobs -> crypto threads -> completions (see super::run)
+//! ```
+//!
+//! The read half takes what the socket has, up to 64 KiB, and turns it into requests. The write
+//! half sleeps until somebody has left a reply in the outbox; then it seals all of them at once
+//! and writes once. Replies that arrive while a write is under way gather for the next one: that
+//! is the whole coalescing policy, and it is what a request's cost depends on most.
+//!
+//! A connection that is at a cap (requests in flight, bytes of replies) is not read from. It is
+//! never refused for it.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::time::Instant;
+
+use keyless_protocol::{ErrorCode, Reply};
+
+use super::Shard;
+use super::signal::Signal;
+use super::stream::Stream;
+use super::table::ConnectionId;
+use crate::framing::{FrameBuffer, Front};
+use crate::policy::{ClientId, PeerIdentity};
+use crate::tls::session::{Ingested, TlsSession};
+use crate::{clock, limits};
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The peer has not proved who it is.
+    Handshaking,
+    /// Requests are served.
+    Open,
+    /// No further request is served. Replies in flight go out, then our goodbye; what the peer
+    /// still sends is thrown away until it closes too.
+    Finishing,
+    /// Nothing more can be delivered.
+    Dead,
+}
+
+/// One accepted connection.
+pub(crate) struct Connection<S> {
+    pub(crate) id: ConnectionId,
+    pub(crate) peer: SocketAddr,
+    pub(crate) stream: S,
+    tls: RefCell<TlsSession>,
+    frames: RefCell<FrameBuffer>,
+    outbox: RefCell<Vec<u8>>,
+    in_flight: Cell<usize>,
+    phase: Cell<Phase>,
+    identity: OnceCell<PeerIdentity>,
+    client: Cell<Option<ClientId>>,
+    /// The snapshot that `client` was looked up in.
+    generation: Cell<u64>,
+    /// The peer has said that nothing more will come.
+    input_ended: Cell<bool>,
+    /// Past this the connection is cut: the handshake, or the peer's goodbye, took too long.
+    deadline: Cell<Option<Instant>>,
+    /// Past this the connection is cut: the peer does not take what it asked for.
+    write_deadline: Cell<Option<Instant>>,
+    /// Past this the connection says goodbye: it is being drained.
+    leave_at: Cell<Option<Instant>>,
+    to_write: Signal,
+    may_read: Signal,
+}
+
+impl<S: Stream> Connection<S> {
+    /// A connection whose handshake begins now.
+    pub(crate) fn new(
+        id: ConnectionId,
+        peer: SocketAddr,
+        stream: S,
+        tls: TlsSession,
+        handshake_deadline: Instant,
+    ) -> Self {
+        Self {
+            id,
+            peer,
+            stream,
+            tls: RefCell::new(tls),
+            frames: RefCell::default(),
+            outbox: RefCell::default(),
+            in_flight: Cell::new(0),
+            phase: Cell::new(Phase::Handshaking),
+            identity: OnceCell::new(),
+            client: Cell::new(None),
+            generation: Cell::new(0),
+            input_ended: Cell::new(false),
+            deadline: Cell::new(Some(handshake_deadline)),
+            write_deadline: Cell::new(None),
+            leave_at: Cell::new(None),
+            to_write: Signal::default(),
+            may_read: Signal::default(),
+        }
+    }
+
+    /// Serves the connection until both directions are closed.
+    pub(crate) async fn serve(&self, shard: &Shard<S>) {
+        tokio::join!(self.read_half(shard), self.write_half());
+    }
+
+    async fn read_half(&self, shard: &Shard<S>) {
+        let mut buffer = Vec::with_capacity(limits::READ_BYTES);
+        loop {
+            self.take_frames(shard);
+            if self.is_blocked(shard) {
+                self.may_read.wait().await;
+                continue;
+            }
+            if self.input_ended.get() {
+                self.finish();
+            }
+            let (result, returned) = self.stream.read(buffer).await;
+            buffer = returned;
+            match result {
+                Ok(0) => break,
+                Ok(_) => self.ingest(shard, &buffer),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.phase.set(Phase::Dead);
+                    break;
+                }
+            }
+        }
+        if self.phase.get() == Phase::Handshaking {
+            shard.metrics().handshake_failed("closed");
+            self.phase.set(Phase::Dead);
+        }
+        self.finish();
+        self.to_write.raise();
+    }
+
+    async fn write_half(&self) {
+        let mut buffer = Vec::new();
+        loop {
+            self.to_write.wait().await;
+            while self.phase.get() != Phase::Dead && self.seal(&mut buffer) {
+                self.write_deadline
+                    .set(Some(clock::now() + limits::WRITE_STALL));
+                let (result, mut returned) = self.stream.write_all(buffer).await;
+                self.write_deadline.set(None);
+                returned.clear();
+                buffer = returned;
+                if result.is_err() {
+                    self.kill();
+                }
+                self.may_read.raise();
+            }
+            match self.phase.get() {
+                Phase::Dead => break,
+                Phase::Finishing if self.in_flight.get() == 0 => {
+                    self.say_goodbye(buffer).await;
+                    break;
+                }
+                Phase::Handshaking | Phase::Open | Phase::Finishing => {}
+            }
+        }
+    }
+
+    /// Seals all replies that wait and moves what TLS has for the socket to `buffer`.
+    fn seal(&self, buffer: &mut Vec<u8>) -> bool {
+        let mut tls = self.tls.borrow_mut();
+        let mut outbox = self.outbox.borrow_mut();
+        if !outbox.is_empty() {
+            let sealed = tls.seal(&outbox);
+            debug_assert!(sealed.is_ok(), "sealing into memory fails never");
+            outbox.clear();
+        }
+        let flushed = tls.flush(buffer);
+        debug_assert!(flushed.is_ok(), "writing into memory fails never");
+        !buffer.is_empty()
+    }
+
+    async fn say_goodbye(&self, mut buffer: Vec<u8>) {
+        self.deadline.set(Some(clock::now() + limits::LINGER));
+        self.tls.borrow_mut().close_notify();
+        if self.seal(&mut buffer) && self.stream.write_all(buffer).await.0.is_err() {
+            self.kill();
+        }
+        self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Feeds what a read brought into TLS and, when that ends the handshake, finds out who it is.
+    fn ingest(&self, shard: &Shard<S>, bytes: &[u8]) {
+        if !matches!(self.phase.get(), Phase::Handshaking | Phase::Open) {
+            return;
+        }
+        let ingested = self
+            .tls
+            .borrow_mut()
+            .ingest(bytes, self.frames.borrow_mut().tail());
+        match ingested {
+            Ok(state) => {
+                if self.phase.get() == Phase::Handshaking {
+                    self.settle_identity(shard);
+                }
+                // Not the end yet: requests ahead of the goodbye may wait behind a cap.
+                self.input_ended.set(state == Ingested::PeerClosed);
+            }
+            Err(error) => {
+                if self.phase.get() == Phase::Handshaking {
+                    shard.metrics().handshake_failed(reason_of(&error));
+                    tracing::debug!(peer = %self.peer, %error, "TLS handshake failed");
+                }
+                self.finish();
+            }
+        }
+        if self.tls.borrow().wants_flush() {
+            self.to_write.raise();
+        }
+    }
+
+    fn settle_identity(&self, shard: &Shard<S>) {
+        let tls = self.tls.borrow();
+        if tls.is_handshaking() {
+            return;
+        }
+        let identity = tls.peer_certificate().map(PeerIdentity::from_certificate);
+        let Some(Ok(identity)) = identity else {
+            shard.metrics().handshake_failed("identity");
+            self.finish();
+            return;
+        };
+        shard.metrics().handshake(tls.resumed());
+        let snapshot = shard.snapshot();
+        self.client.set(snapshot.policy.client(&identity));
+        self.generation.set(snapshot.generation);
+        // Set once: there is one handshake, since renegotiation does not exist here.
+        let _ = self.identity.set(identity);
+        self.deadline.set(None);
+        self.phase.set(Phase::Open);
+    }
+
+    /// Serves the whole frames that are there, as long as the caps allow.
+    fn take_frames(&self, shard: &Shard<S>) {
+        if self.phase.get() != Phase::Open {
+            return;
+        }
+        self.follow_policy(shard);
+        let mut frames = self.frames.borrow_mut();
+        let mut now = None;
+        while self.phase.get() == Phase::Open && self.has_room(shard) {
+            match frames.front() {
+                Front::Incomplete => break,
+                Front::WrongVersion { id } => {
+                    self.reply(&Reply::failure(id, ErrorCode::VersionMismatch));
+                    self.finish();
+                }
+                Front::Frame(frame, len) => {
+                    let now = *now.get_or_insert_with(clock::now);
+                    shard.serve_frame(self, frame, now);
+                    frames.consume(len);
+                }
+            }
+        }
+        frames.compact();
+        drop(frames);
+        shard.submit_gathered();
+        if !self.outbox.borrow().is_empty() {
+            self.to_write.raise();
+        }
+    }
+
+    /// Looks the client up again when keys or policy were replaced since.
+    pub(crate) fn follow_policy(&self, shard: &Shard<S>) {
+        let snapshot = shard.snapshot();
+        let Some(identity) = self.identity.get() else {
+            return;
+        };
+        if snapshot.generation == self.generation.get() {
+            return;
+        }
+        self.generation.set(snapshot.generation);
+        let client = snapshot.policy.client(identity);
+        if self.client.replace(client).is_some() && client.is_none() {
+            tracing::info!(peer = %self.peer, "client is no longer configured, closing");
+            self.finish();
+        }
+    }
+
+    /// Puts a reply into the outbox. The write half is woken by whoever ends the turn.
+    pub(crate) fn reply(&self, reply: &Reply<'_>) {
+        let mut outbox = self.outbox.borrow_mut();
+        if let Err(error) = reply.encode(&mut outbox) {
+            // Only a result that exceeds a frame could do that, and no operation has one.
+            tracing::error!(%error, "a reply does not fit a frame");
+            let _ = Reply::failure(reply.id, ErrorCode::Internal).encode(&mut outbox);
+        }
+    }
+
+    /// Counts a request that waits for a crypto thread.
+    pub(crate) fn job_started(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+    }
+
+    /// Counts it back when its reply is in the outbox.
+    pub(crate) fn job_ended(&self) {
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+        self.to_write.raise();
+        self.may_read.raise();
+    }
+
+    fn has_room(&self, shard: &Shard<S>) -> bool {
+        self.in_flight.get() < shard.limits().in_flight_per_connection
+            && self.outbox.borrow().len() < shard.limits().output_bytes
+    }
+
+    /// Whether a cap keeps frames from being served. Reading on would only pile up more.
+    fn is_blocked(&self, shard: &Shard<S>) -> bool {
+        self.phase.get() == Phase::Open
+            && (!self.has_room(shard) || self.frames.borrow().has_work())
+    }
+
+    /// Serves nothing more; delivers what is in flight, says goodbye, waits for the peer's.
+    pub(crate) fn finish(&self) {
+        if matches!(self.phase.get(), Phase::Handshaking | Phase::Open) {
+            self.phase.set(Phase::Finishing);
+        }
+        self.to_write.raise();
+        self.may_read.raise();
+    }
+
+    /// Gives the connection up at once. A read or write under way ends with an error.
+    pub(crate) fn kill(&self) {
+        self.phase.set(Phase::Dead);
+        self.stream.shutdown(Shutdown::Both);
+        self.to_write.raise();
+        self.may_read.raise();
+    }
+
+    /// Marks the connection to say goodbye at `at`.
+    pub(crate) fn leave_at(&self, at: Instant) {
+        self.leave_at.set(Some(at));
+    }
+
+    /// Acts on deadlines that have passed.
+    pub(crate) fn sweep(&self, shard: &Shard<S>, now: Instant) {
+        if self.leave_at.get().is_some_and(|at| at <= now) {
+            self.leave_at.set(None);
+            self.finish();
+        }
+        let over = |deadline: &Cell<Option<Instant>>| deadline.get().is_some_and(|at| at <= now);
+        if over(&self.deadline) || over(&self.write_deadline) {
+            if self.phase.get() == Phase::Handshaking {
+                shard.metrics().handshake_failed("deadline");
+            }
+            self.kill();
+        }
+    }
+
+    /// Who the peer is in the policy of the moment.
+    pub(crate) fn client(&self) -> Option<ClientId> {
+        self.client.get()
+    }
+}
+
+/// A word for the metric; the whole error goes to the log.
+fn reason_of(error: &rustls::Error) -> &'static str {
+    match error {
+        rustls::Error::NoCertificatesPresented => "no-certificate",
+        rustls::Error::InvalidCertificate(_) => "certificate",
+        rustls::Error::PeerIncompatible(_) => "incompatible",
+        rustls::Error::AlertReceived(_) => "alert",
+        _ => "protocol",
+    }
+}

@@ -1,0 +1,216 @@
+//! What happens to one frame: decode, decide, answer or queue; and to one finished job: answer.
+
+use std::time::{Duration, Instant};
+
+use keyless_protocol::info::KeyListRequest;
+use keyless_protocol::{ErrorCode, Frame, MAX_PAYLOAD, Opcode, Reply, Request};
+
+use super::Shard;
+use super::conn::Connection;
+use super::stream::Stream;
+use crate::admin::metrics::Stage;
+use crate::clock;
+use crate::dispatch::{Job, Outcome, translate};
+use crate::info;
+use crate::policy::{self, Admitted, Refusal};
+
+impl<S: Stream> Shard<S> {
+    /// Serves one whole frame of an established connection.
+    pub(super) fn serve_frame(&self, connection: &Connection<S>, frame: Frame<'_>, now: Instant) {
+        let request = match Request::decode(frame) {
+            Ok(request) => request,
+            Err(error) => {
+                self.metrics().rejected("malformed");
+                connection.reply(&Reply::failure(error.id, error.code));
+                if error.fatal {
+                    tracing::debug!(peer = %connection.peer, %error, "closing the connection");
+                    connection.finish();
+                }
+                return;
+            }
+        };
+        match request.opcode {
+            Opcode::Ping => {
+                connection.reply(&Reply::pong(request.id, request.payload));
+                self.metrics().request(Opcode::Ping, None, "ok");
+            }
+            Opcode::ServerInfo => {
+                let document = info::server_info(&self.context.state);
+                self.answer(connection, &request, document.as_deref());
+            }
+            Opcode::KeyList => {
+                let document = KeyListRequest::decode(request.payload)
+                    .ok()
+                    .and_then(|wanted| {
+                        let snapshot = self.snapshot();
+                        let room = MAX_PAYLOAD;
+                        policy::key_list(&snapshot, connection.client(), wanted.first, room)
+                            .encode()
+                            .ok()
+                    });
+                self.answer(connection, &request, document.as_deref());
+            }
+            _ => self.use_key(connection, &request, now),
+        }
+    }
+
+    fn answer(&self, connection: &Connection<S>, request: &Request<'_>, document: Option<&[u8]>) {
+        let (reply, result) = match document {
+            Some(document) => (Reply::success(request.id, document), "ok"),
+            None => (Reply::failure(request.id, ErrorCode::Format), "bad-request"),
+        };
+        connection.reply(&reply);
+        self.metrics().request(request.opcode, None, result);
+    }
+
+    fn use_key(&self, connection: &Connection<S>, request: &Request<'_>, now: Instant) {
+        match policy::admit(&self.snapshot(), connection.client(), request) {
+            Ok(admitted) => self.gather(connection, request, admitted, now),
+            Err(refusal) => self.refuse(connection, request, refusal, now),
+        }
+    }
+
+    fn refuse(
+        &self,
+        connection: &Connection<S>,
+        request: &Request<'_>,
+        refusal: Refusal,
+        now: Instant,
+    ) {
+        let snapshot = self.snapshot();
+        let client = connection
+            .client()
+            .map(|client| snapshot.policy.client_name(client));
+        self.refusals.record(
+            now,
+            connection.peer,
+            client,
+            request.opcode,
+            request.ski,
+            refusal.reason,
+        );
+        self.metrics().rejected(refusal.reason.name());
+        self.metrics().request(request.opcode, None, "refused");
+        self.fail(connection, request, refusal.code);
+    }
+
+    /// Makes a job of an admitted request; [`Self::submit_gathered`] queues it with the others of
+    /// its turn.
+    fn gather(
+        &self,
+        connection: &Connection<S>,
+        request: &Request<'_>,
+        admitted: Admitted,
+        now: Instant,
+    ) {
+        let operation = match translate(&admitted, request.payload) {
+            Ok(operation) => operation,
+            Err(code) => {
+                self.metrics().request(
+                    request.opcode,
+                    Some(admitted.key().class()),
+                    "crypto-failure",
+                );
+                self.fail(connection, request, code);
+                return;
+            }
+        };
+        let Some(mut job) = self.pool.borrow_mut().take(now) else {
+            self.metrics().rejected("overload");
+            self.fail(connection, request, ErrorCode::Busy);
+            return;
+        };
+        let patience = request
+            .deadline_us
+            .map_or(self.limits.job_deadline, |us| {
+                Duration::from_micros(us.into())
+            })
+            .min(self.limits.job_deadline);
+        job.connection = connection.id;
+        job.request_id = request.id;
+        job.extended = request.extended;
+        job.class = admitted.key().class();
+        job.operation = operation;
+        job.input.extend_from_slice(request.payload);
+        job.admitted = Some(admitted);
+        job.admitted_at = now;
+        job.deadline = now + patience;
+        connection.job_started();
+        self.gathered.borrow_mut().push(job);
+    }
+
+    /// Queues the jobs of this turn, under one lock. Those whose class is full are refused.
+    pub(super) fn submit_gathered(&self) {
+        let mut gathered = self.gathered.borrow_mut();
+        if gathered.is_empty() {
+            return;
+        }
+        self.context.dispatcher.submit(&mut gathered);
+        for job in gathered.drain(..) {
+            self.metrics().rejected("overload");
+            self.reply_to(&job, Err(ErrorCode::Busy), "busy");
+            self.pool.borrow_mut().release(job);
+        }
+    }
+
+    /// Answers a finished job and keeps its box for the next.
+    pub(super) fn deliver(&self, job: Box<Job>) {
+        let (outcome, result) = match job.outcome {
+            Outcome::Done => (Ok(job.output.as_slice()), "ok"),
+            Outcome::Failed(error) => (Err(code_of(error)), result_of(error)),
+            Outcome::TooLate => (Err(ErrorCode::DeadlineExceeded), "deadline"),
+        };
+        self.reply_to(&job, outcome, result);
+        let total = clock::now().saturating_duration_since(job.admitted_at);
+        self.metrics().observe_stage(Stage::Total, total);
+        self.pool.borrow_mut().release(job);
+    }
+
+    fn reply_to(&self, job: &Job, outcome: Result<&[u8], ErrorCode>, result: &'static str) {
+        if let Some(admitted) = &job.admitted {
+            self.metrics()
+                .request(admitted.opcode(), Some(job.class), result);
+        }
+        let connections = self.connections.borrow();
+        let Some(connection) = connections.find(job.connection) else {
+            self.metrics().rejected("peer-gone");
+            return;
+        };
+        let reply = match outcome {
+            Ok(output) => Reply::success(job.request_id, output),
+            Err(code) => failure(job.request_id, code, job.extended),
+        };
+        connection.reply(&reply);
+        connection.job_ended();
+    }
+
+    fn fail(&self, connection: &Connection<S>, request: &Request<'_>, code: ErrorCode) {
+        connection.reply(&failure(request.id, code, request.extended));
+    }
+}
+
+/// An error reply in the words the client understands. Whoever is told "busy" is told when to try
+/// again.
+fn failure(id: u32, code: ErrorCode, extended: bool) -> Reply<'static> {
+    /// A full class queue is worked off in about this time.
+    const RETRY_AFTER_MS: u32 = 50;
+    let mut reply = Reply::failure(id, code);
+    if code == ErrorCode::Busy {
+        reply.retry_after_ms = Some(RETRY_AFTER_MS);
+    }
+    if extended { reply } else { reply.for_stock() }
+}
+
+fn code_of(error: accel::JobError) -> ErrorCode {
+    match error {
+        accel::JobError::Input | accel::JobError::WrongKey => ErrorCode::CryptoFailure,
+        accel::JobError::Failed | accel::JobError::CheckFailed => ErrorCode::Internal,
+    }
+}
+
+fn result_of(error: accel::JobError) -> &'static str {
+    match error {
+        accel::JobError::Input | accel::JobError::WrongKey => "crypto-failure",
+        accel::JobError::Failed | accel::JobError::CheckFailed => "internal",
+    }
+}
