@@ -48,6 +48,15 @@ pub struct InfoLimits {
 }
 
 /// One page of the keys a client may use.
+///
+/// ```
+/// use keyless_protocol::KeyList;
+///
+/// let page = KeyList::decode(br#"{"keys": [], "next": 40}"#)?;
+/// assert_eq!(page.next, Some(40), "the first entry of the next page");
+/// assert_eq!(KeyList::decode(&page.encode()?)?, page);
+/// # Ok::<(), keyless_protocol::InfoError>(())
+/// ```
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct KeyList {
     /// The keys of this page.
@@ -101,59 +110,11 @@ impl ServerInfo {
 }
 
 impl KeyList {
-    /// The page that starts at `first` of all entries, with as many as fit one frame.
-    ///
-    /// ```
-    /// use keyless_protocol::{KeyEntry, KeyList};
-    ///
-    /// let key = KeyEntry {
-    ///     ski: "00".repeat(20),
-    ///     key_type: "p-256".into(),
-    ///     spki: "A".repeat(30_000),
-    ///     operations: vec!["sign-digest".into()],
-    ///     label: "shop".into(),
-    /// };
-    /// let all = vec![key; 3];
-    /// let first = KeyList::page(&all, 0)?;
-    /// assert_eq!((first.keys.len(), first.next), (2, Some(2)));
-    /// let last = KeyList::page(&all, 2)?;
-    /// assert_eq!((last.keys.len(), last.next), (1, None));
-    /// # Ok::<(), keyless_protocol::InfoError>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`InfoError::TooLong`] when one entry alone does not fit.
-    pub fn page(entries: &[KeyEntry], first: u32) -> Result<Self, InfoError> {
-        // What the document takes around its entries, with the longest `next`.
-        const AROUND: usize = r#"{"keys":[],"next":4294967295}"#.len();
-        let start = usize::try_from(first).unwrap_or(usize::MAX);
-        let wanted = entries.get(start..).unwrap_or_default();
-        let mut keys = Vec::new();
-        let mut bytes = AROUND;
-        for entry in wanted {
-            let entry_bytes = to_json(entry)?.len() + ",".len();
-            if bytes + entry_bytes > MAX_PAYLOAD {
-                break;
-            }
-            bytes += entry_bytes;
-            keys.push(entry.clone());
-        }
-        if keys.len() == wanted.len() {
-            return Ok(Self { keys, next: None });
-        }
-        if keys.is_empty() {
-            return Err(InfoError::TooLong { bytes });
-        }
-        let next = u32::try_from(start + keys.len()).ok();
-        Ok(Self { keys, next })
-    }
-
     /// The document as a reply's payload.
     ///
     /// # Errors
     ///
-    /// [`InfoError::TooLong`] when it does not fit one frame; [`Self::page`] makes one that does.
+    /// [`InfoError::TooLong`] when it does not fit one frame.
     pub fn encode(&self) -> Result<Vec<u8>, InfoError> {
         fits(to_json(self)?)
     }

@@ -7,8 +7,8 @@
 use std::net::IpAddr;
 
 use keyless_protocol::{
-    ErrorCode, HEADER_LEN, Header, KeyEntry, KeyList, KeyListRequest, MAX_FRAME, MAX_PAYLOAD,
-    MIN_FRAME, Opcode, Reply, Request, split_frame,
+    ErrorCode, HEADER_LEN, Header, InfoError, KeyEntry, KeyList, KeyListRequest, MAX_FRAME,
+    MAX_PAYLOAD, MIN_FRAME, Opcode, Reply, Request, split_frame,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -245,35 +245,36 @@ proptest! {
     }
 
     #[test]
-    fn pages_of_any_key_list_are_complete_and_fit(
-        sizes in vec(0_usize..40_000, 0..12),
+    fn key_lists_survive_the_wire(
+        labels in vec(any::<String>(), 0..12),
+        next in any::<Option<u32>>(),
+        first in any::<u32>(),
     ) {
-        let entries: Vec<KeyEntry> = sizes.iter().map(|&size| entry(size)).collect();
-        let mut found = Vec::new();
-        let mut first = 0;
-        loop {
-            let request = KeyListRequest { first };
-            prop_assert_eq!(KeyListRequest::decode(&request.encode()), Ok(request));
-            let page = KeyList::page(&entries, first).unwrap();
-            let payload = page.encode().unwrap();
-            prop_assert!(payload.len() <= MAX_PAYLOAD);
-            prop_assert_eq!(KeyList::decode(&payload).unwrap(), page.clone());
-            found.extend(page.keys);
-            let Some(next) = page.next else { break };
-            first = next;
-        }
-        prop_assert_eq!(found, entries);
+        let list = KeyList { keys: labels.into_iter().map(entry).collect(), next };
+        prop_assert_eq!(KeyList::decode(&list.encode().unwrap()), Ok(list));
+        let request = KeyListRequest { first };
+        prop_assert_eq!(KeyListRequest::decode(&request.encode()), Ok(request));
     }
 }
 
-fn entry(label_bytes: usize) -> KeyEntry {
+fn entry(label: String) -> KeyEntry {
     KeyEntry {
         ski: "5e".repeat(20),
         key_type: "p-256".into(),
         spki: "MFkw".into(),
         operations: vec!["sign-digest".into()],
-        label: "x".repeat(label_bytes),
+        label,
     }
+}
+
+#[test]
+fn a_document_that_does_not_fit_a_frame_is_not_written() {
+    let list = KeyList {
+        keys: vec![entry("x".repeat(MAX_PAYLOAD))],
+        next: None,
+    };
+    let error = list.encode().unwrap_err();
+    assert!(matches!(error, InfoError::TooLong { bytes } if bytes > MAX_PAYLOAD));
 }
 
 #[test]
