@@ -33,7 +33,7 @@ pub fn key_list(
     let mut list = KeyList { keys: Vec::new(), next: None };
     let Some(client) = client else { return list };
     let mut left = room.saturating_sub(ENVELOPE_BYTES);
-    for position in first.. {
+    for position in first..u32::MAX {
         if position - first == SCAN_MAX {
             list.next = Some(position);
             break;
