@@ -152,8 +152,12 @@ def check_key_list(world):
             rights = {"rsa": {"sign-digest", "decrypt-raw"}, "ml-": set()}
             expected = rights.get(label[:3], {"sign-digest"})
             assert set(entry["operations"]) == expected, entry
-        beyond = expect_output(connection.ask(keyless.KEY_LIST, (10**6).to_bytes(4, "big")))
-        assert json.loads(beyond)["keys"] == []
+        for index in (10**6, 2**32 - 1):
+            beyond = expect_output(connection.ask(keyless.KEY_LIST, index.to_bytes(4, "big")))
+            assert json.loads(beyond)["keys"] == []
+        for payload in (b"\0", bytes(3), bytes(5)):
+            expect_error(connection.ask(keyless.KEY_LIST, payload), keyless.FORMAT)
+        connection.expect_alive()
 
 
 def check_key_list_shows_no_more_than_the_grants(world):
