@@ -7,6 +7,7 @@ use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use accel::{
     Engine, EngineConfig, EngineError, Hash, Job, Key, KeyType, MAX_FILL, Operation, VerifyRate,
@@ -31,7 +32,14 @@ impl Prover {
             config::EngineChoice::Single => accel::EngineChoice::Single,
         };
         let verify_ecdsa = VerifyRate::ALWAYS;
-        Engine::new(EngineConfig { engine, verify_ecdsa, ..EngineConfig::default() }).map(Self)
+        // Speed does not matter here, so nothing is measured.
+        let calibration = Duration::ZERO;
+        Engine::new(EngineConfig {
+            engine,
+            verify_ecdsa,
+            calibration,
+        })
+        .map(Self)
     }
 
     /// Signs with every key of `new` that `old` does not have.
@@ -49,7 +57,10 @@ impl Prover {
         // One class after the other, so that the engine can use its lanes.
         keys.sort_by_key(|(key, _)| key.class());
         let batches: Vec<_> = keys.chunk_by(|a, b| a.0.class() == b.0.class()).collect();
-        let batches: Vec<_> = batches.iter().flat_map(|keys| keys.chunks(MAX_FILL)).collect();
+        let batches: Vec<_> = batches
+            .iter()
+            .flat_map(|keys| keys.chunks(MAX_FILL))
+            .collect();
         self.run_all(&batches)
     }
 

@@ -6,10 +6,14 @@ use std::sync::Arc;
 use accel::{EngineError, Key, KeyFileError, KeyIndex, KeyTable, LoadRules, LoadedKey};
 use rustls::ServerConfig;
 
+use crate::clock;
 use crate::config::{Config, ConfigError, KeyLocation, KeySource};
 use crate::policy::Policy;
 use crate::policy::rules::KeyName;
 use crate::tls::certs::{self, CertificateError};
+
+/// A certificate with fewer days left is worth a warning.
+const CERTIFICATE_DAYS_MIN: i64 = 14;
 
 /// Keys, policy, certificates and the configuration they came from. Immutable.
 #[derive(Debug)]
@@ -58,7 +62,7 @@ impl Snapshot {
     pub fn load(config: Config, generation: u64) -> Result<Self, LoadError> {
         let mut loaded = Vec::new();
         for source in &config.keys {
-            load_source(source, &mut loaded).map_err(LoadError::Key)?;
+            load_source(source, &mut loaded)?;
         }
         let keys = KeyTable::new(loaded).map_err(LoadError::Key)?;
         let server = certs::load(&config.tls).map_err(LoadError::Certificate)?;
@@ -81,6 +85,31 @@ impl Snapshot {
         })
     }
 
+    /// What the operator should know: about the grants, and about settings that are allowed but
+    /// rarely meant.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.config.warnings();
+        if self.keys.is_empty() {
+            warnings
+                .push("no key is loaded: only pings can be answered; add one to [[keys]]".into());
+        }
+        let days =
+            (self.certificate_expiry - certs::unix_seconds(clock::wall())).div_euclid(86_400);
+        let certificate = self.config.tls.certificate.display();
+        if days < 0 {
+            warnings.push(format!(
+                "{certificate}: the server's certificate has expired: clients will refuse it; replace it and reload"
+            ));
+        } else if days < CERTIFICATE_DAYS_MIN {
+            warnings.push(format!(
+                "{certificate}: the server's certificate ends in {days} days; replace it and reload"
+            ));
+        }
+        warnings.extend(self.policy.warnings().iter().cloned());
+        warnings
+    }
+
     /// The key at `position` of the key table, and its label.
     #[must_use]
     pub fn key_at(&self, position: u32) -> Option<(&Arc<Key>, &str)> {
@@ -89,18 +118,23 @@ impl Snapshot {
     }
 }
 
-fn load_source(source: &KeySource, into: &mut Vec<LoadedKey>) -> Result<(), KeyFileError> {
+fn load_source(source: &KeySource, into: &mut Vec<LoadedKey>) -> Result<(), LoadError> {
     let rules = LoadRules {
         allow_exponents: source.allow_exponents.clone(),
-        allow_weak_permissions: source.allow_weak_permissions,
-        ..LoadRules::default()
+        allow_weak_permissions: source.allow_weak_permissions.clone(),
     };
     match &source.location {
-        KeyLocation::Directory(path) => into.extend(accel::load_directory(path, &rules)?),
+        KeyLocation::Directory(path) => {
+            into.extend(accel::load_directory(path, &rules).map_err(LoadError::Key)?);
+        }
         KeyLocation::File(path) => {
-            let mut key = accel::load_file(path, &rules)?;
+            let mut key = accel::load_file(path, &rules).map_err(LoadError::Key)?;
             if let Some(label) = &source.label {
                 key.label.clone_from(label);
+            }
+            if let Some(certificate) = &source.certificate {
+                certs::check_belongs(certificate, path, key.key.spki_der())
+                    .map_err(LoadError::Certificate)?;
             }
             into.push(key);
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use accel::{Engine, Key};
 use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
 
 use crate::admin::metrics::Metrics;
 use crate::clock;
@@ -33,7 +34,7 @@ pub struct ServerState {
 }
 
 /// What a reload changed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ReloadReport {
     /// Generation of the snapshot now in force.
     pub generation: u64,
@@ -46,7 +47,7 @@ pub struct ReloadReport {
     /// Clients in it.
     pub clients: usize,
     /// Sections that changed in the file but count only after a restart.
-    pub needs_restart: Vec<&'static str>,
+    pub needs_restart: Vec<String>,
     /// What the operator should know about the new configuration.
     pub warnings: Vec<String>,
 }
@@ -86,7 +87,10 @@ impl ServerState {
     /// and visible in `keyserver_config_last_reload_successful`.
     pub fn reload(&self) -> Result<ReloadReport, LoadError> {
         // One at a time. The mutex guards no data, so a panic under it spoils nothing.
-        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let old = self.snapshot.load_full();
         let result = self.replace(&old);
         self.metrics.reload(result.is_ok());
@@ -121,7 +125,10 @@ impl ServerState {
         let new = Snapshot::load(config, old.generation + 1)?;
         self.prover.prove(&new, Some(old))?;
         let missing_in = |other: &Snapshot, of: &Snapshot| {
-            of.keys.iter().filter(|(_, entry)| !contains(other, &entry.key)).count()
+            of.keys
+                .iter()
+                .filter(|(_, entry)| !contains(other, &entry.key))
+                .count()
         };
         let report = ReloadReport {
             generation: new.generation,
@@ -130,7 +137,7 @@ impl ServerState {
             removed: missing_in(&new, old),
             clients: new.policy.client_count(),
             needs_restart,
-            warnings: new.policy.warnings().to_vec(),
+            warnings: new.warnings(),
         };
         self.metrics.set_keys(new.keys.len());
         self.metrics.set_certificate_expiry(new.certificate_expiry);
@@ -156,7 +163,7 @@ fn contains(snapshot: &Snapshot, key: &Key) -> bool {
 }
 
 /// Sections that are read at start only.
-fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     [
         ("listen", old.listen != new.listen),
         ("admin", old.admin != new.admin),
@@ -167,7 +174,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("shutdown", old.shutdown != new.shutdown),
     ]
     .into_iter()
-    .filter_map(|(section, changed)| changed.then_some(section))
+    .filter_map(|(section, changed)| changed.then(|| section.to_owned()))
     .collect()
 }
 
@@ -191,7 +198,11 @@ pub struct Heartbeat {
 
 impl Heartbeat {
     fn new(name: String, origin: Instant) -> Self {
-        Self { name, origin, last: AtomicU64::new(0) }
+        Self {
+            name,
+            origin,
+            last: AtomicU64::new(0),
+        }
     }
 
     /// The loop has turned.
@@ -200,7 +211,9 @@ impl Heartbeat {
     }
 
     fn is_stuck(&self) -> bool {
-        let silent = self.millis().saturating_sub(self.last.load(Ordering::Relaxed));
+        let silent = self
+            .millis()
+            .saturating_sub(self.last.load(Ordering::Relaxed));
         Duration::from_millis(silent) > STUCK_AFTER
     }
 
@@ -227,7 +240,11 @@ impl Health {
     #[must_use]
     pub fn stuck(&self) -> Vec<String> {
         let loops = self.loops();
-        loops.iter().filter(|beat| beat.is_stuck()).map(|beat| beat.name.clone()).collect()
+        loops
+            .iter()
+            .filter(|beat| beat.is_stuck())
+            .map(|beat| beat.name.clone())
+            .collect()
     }
 
     /// The server accepts connections.

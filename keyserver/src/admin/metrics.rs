@@ -55,7 +55,11 @@ impl Metrics {
         control.register(&mut registry);
         registry.register_collector(Box::new(ShardsCollector(Arc::clone(&shards))));
         registry.register_collector(Box::new(ProcessCollector));
-        Self { registry, shards, control }
+        Self {
+            registry,
+            shards,
+            control,
+        }
     }
 
     /// A request was answered. `class` is that of its key, for key operations. `result` is one of
@@ -77,18 +81,30 @@ impl Metrics {
 
     /// A request was not carried out.
     pub fn rejected(&self, reason: &'static str) {
-        self.control.rejected.get_or_create(&vec![("reason", reason)]).inc();
+        self.control
+            .rejected
+            .get_or_create(&vec![("reason", reason)])
+            .inc();
     }
 
     /// A connection was accepted.
     pub fn connection_opened(&self) {
-        self.shards.mine().connections.fetch_add(1, Ordering::Relaxed);
-        self.shards.mine().connections_opened.fetch_add(1, Ordering::Relaxed);
+        self.shards
+            .mine()
+            .connections
+            .fetch_add(1, Ordering::Relaxed);
+        self.shards
+            .mine()
+            .connections_opened
+            .fetch_add(1, Ordering::Relaxed);
     }
 
     /// A connection is gone.
     pub fn connection_closed(&self) {
-        self.shards.mine().connections.fetch_sub(1, Ordering::Relaxed);
+        self.shards
+            .mine()
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Connections that are open now.
@@ -99,12 +115,20 @@ impl Metrics {
 
     /// A TLS handshake was completed.
     pub fn handshake(&self, resumed: bool) {
-        if resumed { &self.control.resumed } else { &self.control.full }.inc();
+        if resumed {
+            &self.control.resumed
+        } else {
+            &self.control.full
+        }
+        .inc();
     }
 
     /// A TLS handshake was not completed.
     pub fn handshake_failed(&self, reason: &'static str) {
-        self.control.handshake_failures.get_or_create(&vec![("reason", reason)]).inc();
+        self.control
+            .handshake_failures
+            .get_or_create(&vec![("reason", reason)])
+            .inc();
     }
 
     /// `depth` jobs of `class` wait for a crypto thread.
@@ -114,7 +138,10 @@ impl Metrics {
 
     /// The number of admitted requests without an answer changed by `delta`.
     pub fn inflight(&self, delta: i64) {
-        self.shards.mine().inflight.fetch_add(delta, Ordering::Relaxed);
+        self.shards
+            .mine()
+            .inflight
+            .fetch_add(delta, Ordering::Relaxed);
     }
 
     /// Admitted requests without an answer.
@@ -125,7 +152,10 @@ impl Metrics {
 
     /// A result did not verify and was withheld.
     pub fn key_operation_check_failed(&self) {
-        self.shards.mine().check_failures.fetch_add(1, Ordering::Relaxed);
+        self.shards
+            .mine()
+            .check_failures
+            .fetch_add(1, Ordering::Relaxed);
     }
 
     /// Requests so far, by result.
@@ -136,11 +166,16 @@ impl Metrics {
     /// The configuration was loaded, or could not be.
     pub fn reload(&self, ok: bool) {
         let result = if ok { "ok" } else { "failed" };
-        self.control.reloads.get_or_create(&vec![("result", result)]).inc();
+        self.control
+            .reloads
+            .get_or_create(&vec![("result", result)])
+            .inc();
         self.control.last_reload_ok.set(i64::from(ok));
         if ok {
             let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-            self.control.last_reload_time.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+            self.control
+                .last_reload_time
+                .set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
         }
     }
 
@@ -152,7 +187,9 @@ impl Metrics {
 
     /// `count` keys are loaded.
     pub fn set_keys(&self, count: usize) {
-        self.control.keys.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.control
+            .keys
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// The server's certificate ends at `seconds` since 1970.
@@ -162,7 +199,11 @@ impl Metrics {
 
     /// Which I/O backend and which engine are in use.
     pub fn set_build_info(&self, io: &'static str, engine: &'static str) {
-        let labels = vec![("version", env!("CARGO_PKG_VERSION")), ("io", io), ("engine", engine)];
+        let labels = vec![
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("io", io),
+            ("engine", engine),
+        ];
         self.control.build.clear();
         self.control.build.get_or_create(&labels).set(1);
     }

@@ -25,7 +25,11 @@ impl Collector for ProcessCollector {
             "Memory of this process that is in RAM",
             status_kib("VmRSS:").map(|kib| kib.saturating_mul(1024)),
         )?;
-        gauge("process_open_fds", "Open file descriptors", open_descriptors())?;
+        gauge(
+            "process_open_fds",
+            "Open file descriptors",
+            open_descriptors(),
+        )?;
         gauge("process_threads", "Threads", status_kib("Threads:"))?;
         let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
         let limit = limit.ok().and_then(|(soft, _)| i64::try_from(soft).ok());
@@ -66,8 +70,7 @@ pub(super) fn open_descriptors() -> Option<i64> {
 fn cpu_seconds() -> Option<f64> {
     use nix::sys::resource::{UsageWho, getrusage};
     let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
-    let seconds = |time: nix::sys::time::TimeVal| {
-        time.tv_sec() as f64 + time.tv_usec() as f64 / 1_000_000.0
-    };
+    let seconds =
+        |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1_000_000.0;
     Some(seconds(usage.user_time()) + seconds(usage.system_time()))
 }

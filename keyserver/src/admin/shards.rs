@@ -24,8 +24,16 @@ use crate::limits::BATCH_MAX;
 const SHARDS: usize = 16;
 
 /// What can become of a request: the `result` label. Anything else is counted as the last.
-const RESULTS: [&str; 8] =
-    ["ok", "refused", "bad-request", "crypto-failure", "busy", "deadline", "internal", "other"];
+const RESULTS: [&str; 8] = [
+    "ok",
+    "refused",
+    "bad-request",
+    "crypto-failure",
+    "busy",
+    "deadline",
+    "internal",
+    "other",
+];
 
 /// The classes, and one more for requests without a key operation.
 const COLUMNS: usize = Class::ALL.len() + 1;
@@ -87,7 +95,9 @@ struct Histogram {
 impl Shards {
     pub(super) fn new() -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| CachePadded::new(Shard::new())).collect(),
+            shards: (0..SHARDS)
+                .map(|_| CachePadded::new(Shard::new()))
+                .collect(),
             queue_depth: Default::default(),
         }
     }
@@ -107,18 +117,30 @@ impl Shards {
     }
 
     fn sum(&self, figure: impl Fn(&Shard) -> &AtomicU64) -> u64 {
-        self.shards.iter().map(|shard| figure(shard).load(Ordering::Relaxed)).sum()
+        self.shards
+            .iter()
+            .map(|shard| figure(shard).load(Ordering::Relaxed))
+            .sum()
     }
 
     pub(super) fn level(&self, figure: impl Fn(&Shard) -> &AtomicI64) -> i64 {
-        self.shards.iter().map(|shard| figure(shard).load(Ordering::Relaxed)).sum()
+        self.shards
+            .iter()
+            .map(|shard| figure(shard).load(Ordering::Relaxed))
+            .sum()
     }
 
     /// Requests by result, over all operations.
     pub(super) fn results(&self) -> impl Iterator<Item = (&'static str, u64)> {
         RESULTS.iter().enumerate().map(|(result, name)| {
-            let cells = (result..Opcode::ALL.len() * COLUMNS * RESULTS.len()).step_by(RESULTS.len());
-            (*name, cells.map(|cell| self.sum(|shard| &shard.requests[cell])).sum())
+            let cells =
+                (result..Opcode::ALL.len() * COLUMNS * RESULTS.len()).step_by(RESULTS.len());
+            (
+                *name,
+                cells
+                    .map(|cell| self.sum(|shard| &shard.requests[cell]))
+                    .sum(),
+            )
         })
     }
 }
@@ -127,7 +149,9 @@ impl Shard {
     fn new() -> Self {
         let cells = Opcode::ALL.len() * COLUMNS * RESULTS.len();
         Self {
-            requests: std::iter::repeat_with(AtomicU64::default).take(cells).collect(),
+            requests: std::iter::repeat_with(AtomicU64::default)
+                .take(cells)
+                .collect(),
             stages: Default::default(),
             batches: Default::default(),
             connections: AtomicI64::default(),
@@ -138,7 +162,10 @@ impl Shard {
     }
 
     pub(super) fn request(&self, opcode: Opcode, class: Option<Class>, result: &str) {
-        let row = Opcode::ALL.iter().position(|known| *known == opcode).unwrap_or_default();
+        let row = Opcode::ALL
+            .iter()
+            .position(|known| *known == opcode)
+            .unwrap_or_default();
         let column = class.map_or(COLUMNS - 1, Class::index);
         let known = RESULTS.iter().position(|known| *known == result);
         let cell = cell(row, column, known.unwrap_or(RESULTS.len() - 1));
@@ -216,7 +243,9 @@ impl ShardsCollector {
             for column in 0..COLUMNS {
                 let alg = Class::ALL.get(column).map_or("none", |class| class.name());
                 for (position, result) in RESULTS.iter().enumerate() {
-                    let count = self.0.sum(|shard| &shard.requests[cell(row, column, position)]);
+                    let count = self
+                        .0
+                        .sum(|shard| &shard.requests[cell(row, column, position)]);
                     if count > 0 {
                         let labels = [("op", opcode.name()), ("alg", alg), ("result", *result)];
                         ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
@@ -234,23 +263,25 @@ impl ShardsCollector {
             None,
             MetricType::Histogram,
         )?;
-        let bounds = BOUNDS_US.iter().map(|micros| Duration::from_micros(*micros).as_secs_f64());
+        let bounds = BOUNDS_US
+            .iter()
+            .map(|micros| Duration::from_micros(*micros).as_secs_f64());
         let bounds: Vec<f64> = bounds.chain([f64::MAX]).collect();
         for stage in Stage::ALL {
             let at = stage as usize;
             let buckets: Vec<(f64, u64)> = (bounds.iter().enumerate())
                 .map(|(bucket, bound)| {
-                    (*bound, self.0.sum(|shard| &shard.stages[at].buckets[bucket]))
+                    (
+                        *bound,
+                        self.0.sum(|shard| &shard.stages[at].buckets[bucket]),
+                    )
                 })
                 .collect();
             let count = buckets.iter().map(|(_, count)| count).sum();
             let sum = Duration::from_nanos(self.0.sum(|shard| &shard.stages[at].sum_ns));
-            family.encode_family(&[("stage", stage.name())])?.encode_histogram::<NoLabelSet>(
-                sum.as_secs_f64(),
-                count,
-                &buckets,
-                None,
-            )?;
+            family
+                .encode_family(&[("stage", stage.name())])?
+                .encode_histogram::<NoLabelSet>(sum.as_secs_f64(), count, &buckets, None)?;
         }
         Ok(())
     }

@@ -1,2 +1,212 @@
-//! Skeleton.
-fn main() {}
+//! `ksctl`: asks a running server how it is, and to load its configuration again.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use keyserver::admin::protocol::{Command as Ask, ControlReply, ControlRequest};
+use keyserver::admin::status::Status;
+use keyserver::commands::{docs, output};
+use keyserver::state::ReloadReport;
+
+/// Where the unit of the packages puts the socket.
+const DEFAULT_SOCKET: &str = "/run/keyserver/admin.sock";
+
+/// Time for an answer. A reload signs once with every new key.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// Talks to a running key server over its control socket.
+#[derive(Debug, Parser)]
+#[command(name = "ksctl", version, max_term_width = 100, after_help = EXIT_CODES)]
+struct Cli {
+    /// The control socket: [admin] socket of the server's configuration
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 yes or done; 1 no, or the server could not do it; 2 wrong arguments; 3 no server
+answers on the socket.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what the server is doing
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Load configuration, keys and certificates again
+    Reload {
+        /// Wait for the outcome, show what changed, and fail if it did not take effect
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Succeed if the server takes requests
+    Ready,
+    /// Print shell completions
+    Completions {
+        /// The shell they are for
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write those of all commands to a directory
+    Man {
+        /// Directory for ksctl.1, ksctl-status.1 and so on
+        directory: Option<PathBuf>,
+    },
+}
+
+/// Why the answer is not "done".
+struct Failure {
+    code: u8,
+    text: String,
+}
+
+impl Failure {
+    fn refused(text: impl Into<String>) -> Self {
+        Self {
+            code: 1,
+            text: text.into(),
+        }
+    }
+
+    fn unreachable_server(socket: &Path, error: &io::Error) -> Self {
+        let next = match error.kind() {
+            io::ErrorKind::NotFound => {
+                "is the server running, and is this its [admin] socket? Name another with --socket PATH"
+            }
+            io::ErrorKind::PermissionDenied => "be root or a member of the socket's group",
+            io::ErrorKind::ConnectionRefused => "the server that made it is gone: start it again",
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                "the server is stuck: see its log"
+            }
+            _ => "see the server's log",
+        };
+        Self {
+            code: 3,
+            text: format!("{}: {error}; {next}", socket.display()),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match execute(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::error("ksctl", &failure.text);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn execute(cli: &Cli) -> Result<(), Failure> {
+    match &cli.command {
+        Command::Status { json } => {
+            let status = status(&cli.socket)?;
+            output::print(&if *json {
+                to_json(&status)?
+            } else {
+                status.to_string()
+            });
+            Ok(())
+        }
+        Command::Ready => {
+            let status = status(&cli.socket)?;
+            if status.state == "serving" && status.stuck.is_empty() {
+                output::line("ready");
+                return Ok(());
+            }
+            let stuck = if status.stuck.is_empty() {
+                ""
+            } else {
+                ", and I/O loops are stuck"
+            };
+            Err(Failure::refused(format!(
+                "the server is {}{stuck}",
+                status.state
+            )))
+        }
+        Command::Reload { wait: false } => {
+            send(&cli.socket, Ask::Reload)
+                .map_err(|error| Failure::unreachable_server(&cli.socket, &error))?;
+            output::line("asked for; `ksctl status` shows the outcome");
+            Ok(())
+        }
+        Command::Reload { wait: true } => {
+            let reply = ask(&cli.socket, Ask::Reload)?;
+            let report = reply
+                .reload
+                .ok_or_else(|| Failure::refused("the server gave no report"))?;
+            output::print(&describe(&report));
+            Ok(())
+        }
+        Command::Completions { shell } => {
+            output::print(&docs::completions(*shell, &mut Cli::command()));
+            Ok(())
+        }
+        Command::Man { directory } => docs::man(&Cli::command(), directory.as_deref())
+            .map_err(|failure| Failure::refused(failure.to_string())),
+    }
+}
+
+fn status(socket: &Path) -> Result<Status, Failure> {
+    let status = ask(socket, Ask::Status)?.status;
+    status
+        .map(|status| *status)
+        .ok_or_else(|| Failure::refused("the server gave no status"))
+}
+
+fn to_json(status: &Status) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(status);
+    text.map(|text| text + "\n")
+        .map_err(|error| Failure::refused(error.to_string()))
+}
+
+fn describe(report: &ReloadReport) -> String {
+    let mut text = format!(
+        "reloaded: generation {}, {} keys ({} new, {} gone), {} clients\n",
+        report.generation, report.keys, report.added, report.removed, report.clients
+    );
+    for section in &report.needs_restart {
+        text.push_str(&format!("[{section}] changed; it counts after a restart\n"));
+    }
+    for warning in &report.warnings {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
+    text
+}
+
+/// Sends a command and reads the answer; a refusal is an error.
+fn ask(socket: &Path, command: Ask) -> Result<ControlReply, Failure> {
+    let exchange = || {
+        let stream = send(socket, command)?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line)?;
+        if line.is_empty() {
+            return Err(io::Error::other("the server closed without an answer"));
+        }
+        serde_json::from_str(&line).map_err(io::Error::from)
+    };
+    let reply: ControlReply =
+        exchange().map_err(|error| Failure::unreachable_server(socket, &error))?;
+    match reply.error {
+        Some(error) => Err(Failure::refused(error.message)),
+        None => Ok(reply),
+    }
+}
+
+fn send(socket: &Path, command: Ask) -> io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.set_write_timeout(Some(DEADLINE))?;
+    let mut line = serde_json::to_vec(&ControlRequest::new(command))?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    Ok(stream)
+}

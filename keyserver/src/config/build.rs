@@ -50,7 +50,10 @@ impl Config {
     ///
     /// [`ConfigError`] with everything that is wrong with the text.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let source = Source { path: path.to_owned(), text: text.to_owned() };
+        let source = Source {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        };
         let paths = Paths::new(base_of(path), None);
         let (config, problems) = build(&[source], &paths);
         finish(config, problems, path)
@@ -79,10 +82,15 @@ fn read(path: &Path) -> Result<Source, ConfigError> {
     let unreadable = |error| ConfigError::unreadable(path, &error, fix);
     let length = fs::metadata(path).map_err(unreadable)?.len();
     if length > FILE_BYTES_MAX {
-        return Err(unreadable(std::io::Error::other("it is larger than 64 MiB")));
+        return Err(unreadable(std::io::Error::other(
+            "it is larger than 64 MiB",
+        )));
     }
     let text = fs::read_to_string(path).map_err(unreadable)?;
-    Ok(Source { path: path.to_owned(), text })
+    Ok(Source {
+        path: path.to_owned(),
+        text,
+    })
 }
 
 /// The `*.toml` files of `conf.d` beside `path`, in name order.
@@ -96,7 +104,10 @@ fn fragments(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(&directory).map_err(unreadable)? {
         let file = entry.map_err(unreadable)?.path();
-        if file.extension().is_some_and(|extension| extension == "toml") {
+        if file
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
             files.push(file);
         }
     }
@@ -113,10 +124,13 @@ fn build(sources: &[Source], paths: &Paths) -> (Option<Config>, Vec<Problem>) {
             Err(problem) => problems.add(problem),
         }
     }
-    let config = sources.first().filter(|_| parsed.len() == sources.len()).and_then(|main| {
-        let files = parsed.iter().map(|(source, table)| (*source, table));
-        document(&Section::root(files, main, &problems), &main.path, paths)
-    });
+    let config = sources
+        .first()
+        .filter(|_| parsed.len() == sources.len())
+        .and_then(|main| {
+            let files = parsed.iter().map(|(source, table)| (*source, table));
+            document(&Section::root(files, main, &problems), &main.path, paths)
+        });
     (config, problems.into_inner())
 }
 
@@ -148,23 +162,29 @@ fn document(root: &Section<'_>, path: &Path, paths: &Paths) -> Option<Config> {
 }
 
 fn address(value: &Value<'_>) -> Option<SocketAddr> {
-    value.text("an IP address and a port, like \"127.0.0.1:2407\" or \"[::]:2407\"", |text| {
-        text.parse().ok()
-    })
+    value.text(
+        "an IP address and a port, like \"127.0.0.1:2407\" or \"[::]:2407\"",
+        |text| text.parse().ok(),
+    )
 }
 
 fn listen(section: &Section<'_>) -> Option<Listen> {
     let address = section
         .required("address", "\"127.0.0.1:2407\"")
         .and_then(|value| address(&value));
-    let backlog = section.optional("backlog").and_then(|value| value.integer(1..65_536));
+    let backlog = section
+        .optional("backlog")
+        .and_then(|value| value.integer(1..65_536));
     section.finish();
     let backlog = backlog.and_then(|backlog| u32::try_from(backlog).ok());
-    Some(Listen { address: address?, backlog: backlog.unwrap_or(limits::LISTEN_BACKLOG) })
+    Some(Listen {
+        address: address?,
+        backlog: backlog.unwrap_or(limits::LISTEN_BACKLOG),
+    })
 }
 
 fn tls(section: &Section<'_>, paths: &Paths) -> Option<Tls> {
-    let mut file = |key, example| paths.read(&section.required(key, example)?, Kind::File);
+    let file = |key, example| paths.read(&section.required(key, example)?, Kind::File);
     let certificate = file("certificate", "\"pki/server.pem\"");
     let private_key = file("private_key", "\"pki/server-key.pem\"");
     let client_ca = file("client_ca", "\"pki/ca.pem\"");
@@ -176,13 +196,15 @@ fn tls(section: &Section<'_>, paths: &Paths) -> Option<Tls> {
             _ => None,
         })
     });
-    let require_post_quantum =
-        section.optional("require_post_quantum").and_then(|value| value.boolean());
+    let require_post_quantum = section
+        .optional("require_post_quantum")
+        .and_then(|value| value.boolean());
     if let (Some(value), Some(TlsVersion::V1_2), Some(true)) =
         (&minimum_value, minimum, require_post_quantum)
     {
         value.problem(
-            "TLS 1.2 has no post-quantum key exchange, but `tls.require_post_quantum` is true".into(),
+            "TLS 1.2 has no post-quantum key exchange, but `tls.require_post_quantum` is true"
+                .into(),
             "set `minimum = \"1.3\"`, or `require_post_quantum = false`",
         );
     }
@@ -198,13 +220,19 @@ fn tls(section: &Section<'_>, paths: &Paths) -> Option<Tls> {
 
 fn admin(section: &Section<'_>, paths: &Paths) -> Admin {
     let socket = section.optional("socket");
-    let admin = Admin { socket: socket.and_then(|value| paths.read(&value, Kind::NewSocket)) };
+    let admin = Admin {
+        socket: socket.and_then(|value| paths.read(&value, Kind::NewSocket)),
+    };
     section.finish();
     admin
 }
 
 fn metrics(section: &Section<'_>) -> Metrics {
-    let metrics = Metrics { address: section.optional("address").and_then(|value| address(&value)) };
+    let metrics = Metrics {
+        address: section
+            .optional("address")
+            .and_then(|value| address(&value)),
+    };
     section.finish();
     metrics
 }
@@ -220,7 +248,10 @@ fn io(section: &Section<'_>) -> Io {
     });
     let threads = count(section, "threads", 65);
     section.finish();
-    Io { backend: backend.unwrap_or_default(), threads }
+    Io {
+        backend: backend.unwrap_or_default(),
+        threads,
+    }
 }
 
 fn accel(section: &Section<'_>) -> Accel {
@@ -234,11 +265,14 @@ fn accel(section: &Section<'_>) -> Accel {
     });
     let threads = count(section, "threads", 1025);
     let verify = section.optional("verify_ecdsa").and_then(|value| {
-        value.text("\"all\", \"none\" or a share like \"1%\"", |text| match text {
-            "all" => Some(VerifyRate::ALWAYS),
-            "none" => Some(VerifyRate::NEVER),
-            share => units::permille(share).map(VerifyRate::permille),
-        })
+        value.text(
+            "\"all\", \"none\" or a share like \"1%\"",
+            |text| match text {
+                "all" => Some(VerifyRate::ALWAYS),
+                "none" => Some(VerifyRate::NEVER),
+                share => units::permille(share).map(VerifyRate::permille),
+            },
+        )
     });
     section.finish();
     let defaults = Accel::default();
@@ -292,7 +326,10 @@ fn shutdown(section: &Section<'_>) -> Shutdown {
                 .to_owned(),
         );
     }
-    Shutdown { spread, limit: limit.unwrap_or_else(|| defaults.limit.max(spread)) }
+    Shutdown {
+        spread,
+        limit: limit.unwrap_or_else(|| defaults.limit.max(spread)),
+    }
 }
 
 /// A whole number from 1 to below `end`.
@@ -308,7 +345,10 @@ fn period(section: &Section<'_>, key: &'static str, most: u64) -> Option<Duratio
 
 fn time(section: &Section<'_>, key: &'static str, least: Duration, most: u64) -> Option<Duration> {
     let value = section.optional(key)?;
-    let time = value.text("a time with a unit, like \"500ms\" or \"10s\"", units::duration)?;
+    let time = value.text(
+        "a time with a unit, like \"500ms\" or \"10s\"",
+        units::duration,
+    )?;
     let most = Duration::from_secs(most);
     if (least..=most).contains(&time) {
         return Some(time);

@@ -4,6 +4,7 @@
 //! What these values mean to an operator is written in `systemd/keyserver.toml`; how they are read
 //! from TOML, in [`super::build`].
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -168,10 +169,10 @@ pub struct KeySource {
     pub label: Option<String>,
     /// A certificate that must carry the same public key; for a single file.
     pub certificate: Option<PathBuf>,
-    /// RSA public exponents accepted besides 65537.
-    pub allow_exponents: Vec<u64>,
-    /// Accept key files that their group or everybody may read.
-    pub allow_weak_permissions: bool,
+    /// Labels of RSA keys whose public exponent need not be 65537.
+    pub allow_exponents: BTreeSet<String>,
+    /// Labels of keys whose files their group or everybody may read.
+    pub allow_weak_permissions: BTreeSet<String>,
 }
 
 /// Where keys come from.
@@ -229,6 +230,45 @@ pub enum KeyPattern {
     Label(String),
 }
 
+impl Config {
+    /// Settings that are allowed but rarely meant.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let file = self.path.display();
+        if let Some(address) = self
+            .metrics
+            .address
+            .filter(|address| !address.ip().is_loopback())
+        {
+            warnings.push(format!(
+                "{file}: [metrics] address {address} can be reached from other machines, in clear text and by anyone; use a loopback address or a management network"
+            ));
+        }
+        if self.clients.is_empty() {
+            warnings.push(format!(
+                "{file}: there is no [[clients]] entry: nobody may use a key; add one"
+            ));
+        }
+        for client in self
+            .clients
+            .iter()
+            .filter(|client| client.grants.is_empty())
+        {
+            warnings.push(format!(
+                "{file}: client \"{}\" has no [[clients.grants]]: it may not use any key",
+                client.name
+            ));
+        }
+        if self.accel.engine == EngineChoice::Lanes {
+            warnings.push(format!(
+                "{file}: [accel] engine = \"lanes\" is for tests; \"auto\" picks what is faster"
+            ));
+        }
+        warnings
+    }
+}
+
 impl Default for Listen {
     fn default() -> Self {
         Self {
@@ -243,7 +283,11 @@ impl Default for Listen {
 
 impl Default for Accel {
     fn default() -> Self {
-        Self { engine: EngineChoice::Auto, threads: None, verify_ecdsa: VerifyRate::default() }
+        Self {
+            engine: EngineChoice::Auto,
+            threads: None,
+            verify_ecdsa: VerifyRate::default(),
+        }
     }
 }
 
@@ -261,7 +305,10 @@ impl Default for Limits {
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self { spread: limits::DRAIN_SPREAD, limit: limits::DRAIN_LIMIT }
+        Self {
+            spread: limits::DRAIN_SPREAD,
+            limit: limits::DRAIN_LIMIT,
+        }
     }
 }
 

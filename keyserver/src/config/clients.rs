@@ -16,7 +16,9 @@ pub(super) fn read(entries: &[Section<'_>]) -> Vec<Client> {
     let mut matches = HashMap::new();
     let mut clients = Vec::new();
     for entry in entries {
-        let Some(client) = client(entry) else { continue };
+        let Some(client) = client(entry) else {
+            continue;
+        };
         if let Some(first) = names.insert(client.name.clone(), entry.origin()) {
             let what = format!("client \"{}\" is already defined at {first}", client.name);
             entry.problem(what, "give each client a name of its own".to_owned());
@@ -27,7 +29,10 @@ pub(super) fn read(entries: &[Section<'_>]) -> Vec<Client> {
                     "{matched} is claimed by client \"{other}\" and by client \"{}\"",
                     client.name
                 );
-                entry.problem(what, "a certificate is one client: remove one of the two".to_owned());
+                entry.problem(
+                    what,
+                    "a certificate is one client: remove one of the two".to_owned(),
+                );
             }
         }
         clients.push(client);
@@ -45,13 +50,20 @@ fn client(entry: &Section<'_>) -> Option<Client> {
     let matches = entry.required("match", "\"dns:edge-1\"").map(|value| {
         let items = value.items(&format!("a string or a list of strings: {MATCH_FORMS}"));
         if items.is_empty() {
-            value.problem(format!("`{}` fits nobody", value.name()), format!("give {MATCH_FORMS}"));
+            value.problem(
+                format!("`{}` fits nobody", value.name()),
+                format!("give {MATCH_FORMS}"),
+            );
         }
         items.iter().filter_map(matched).collect()
     });
     let grants = entry.list("grants").iter().filter_map(grant).collect();
     entry.finish();
-    Some(Client { name: name?, matches: matches?, grants })
+    Some(Client {
+        name: name?,
+        matches: matches?,
+        grants,
+    })
 }
 
 fn matched(value: &Value<'_>) -> Option<Match> {
@@ -67,7 +79,11 @@ fn matched(value: &Value<'_>) -> Option<Match> {
     if let Some(found) = found.filter(|_| !rest.is_empty()) {
         return Some(found);
     }
-    let what = format!("`{}` = \"{}\" is not understood", value.name(), text.escape_debug());
+    let what = format!(
+        "`{}` = \"{}\" is not understood",
+        value.name(),
+        text.escape_debug()
+    );
     let fix = match kind {
         "dns" => "give one name of the certificate in full; wildcards are not expanded".to_owned(),
         "spki-sha256" => "give 64 hexadecimal digits: the SHA-256 of the public key in DER, from \
@@ -107,23 +123,37 @@ fn grant(entry: &Section<'_>) -> Option<Grant> {
         let date = Date::parse(&text);
         if date.is_none() {
             let what = format!("`{}` = {} is not a day", value.name(), text.escape_debug());
-            value.problem(what, "give the last day the grant counts, in UTC, like 2027-06-30");
+            value.problem(
+                what,
+                "give the last day the grant counts, in UTC, like 2027-06-30",
+            );
         }
         date
     });
     entry.finish();
-    Some(Grant { keys: keys?, allow: allow?, expires, origin: entry.origin() })
+    Some(Grant {
+        keys: keys?,
+        allow: allow?,
+        expires,
+        origin: entry.origin(),
+    })
 }
 
 fn pattern(value: &Value<'_>) -> Option<KeyPattern> {
-    value.text("a label, a glob, or an SKI of 40 hexadecimal digits", |text| {
-        if text.is_empty() || text.len() > 256 {
-            return None;
-        }
-        // Colons as openssl prints them are accepted.
-        let digits = text.replace(':', "");
-        Some(ski_from_hex(&digits).map_or_else(|| KeyPattern::Label(text.to_owned()), KeyPattern::Ski))
-    })
+    value.text(
+        "a label, a glob, or an SKI of 40 hexadecimal digits",
+        |text| {
+            if text.is_empty() || text.len() > 256 {
+                return None;
+            }
+            // Colons as openssl prints them are accepted.
+            let digits = text.replace(':', "");
+            Some(
+                ski_from_hex(&digits)
+                    .map_or_else(|| KeyPattern::Label(text.to_owned()), KeyPattern::Ski),
+            )
+        },
+    )
 }
 
 fn right(value: &Value<'_>) -> Option<Right> {
@@ -140,9 +170,16 @@ fn sha256_from_hex(text: &str) -> Option<[u8; 32]> {
     let digits: Vec<u8> = text
         .chars()
         .filter(|character| *character != ':')
-        .map(|character| character.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .map(|character| {
+            character
+                .to_digit(16)
+                .and_then(|digit| u8::try_from(digit).ok())
+        })
         .collect::<Option<_>>()?;
-    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    let bytes: Vec<u8> = digits
+        .chunks_exact(2)
+        .map(|pair| pair[0] << 4 | pair[1])
+        .collect();
     if digits.len() != 64 {
         return None;
     }

@@ -23,7 +23,9 @@ impl Date {
             2 => 28,
             _ => return None,
         };
-        (1..=days).contains(&day).then_some(Self { year, month, day })
+        (1..=days)
+            .contains(&day)
+            .then_some(Self { year, month, day })
     }
 
     /// Reads `2027-06-30`.
@@ -32,7 +34,10 @@ impl Date {
         let mut parts = text.split('-');
         let mut part = |width: usize| {
             let digits = parts.next().filter(|digits| digits.len() == width)?;
-            digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u16>().ok())?
+            digits
+                .bytes()
+                .all(|byte| byte.is_ascii_digit())
+                .then(|| digits.parse::<u16>().ok())?
         };
         let (year, month, day) = (part(4)?, part(2)?, part(2)?);
         if parts.next().is_some() {
@@ -45,7 +50,9 @@ impl Date {
     /// as its last: neither ever extends a grant.
     #[must_use]
     pub fn of(time: SystemTime) -> Self {
-        let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let seconds = time
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         Self::from_days(seconds / 86_400)
     }
 
@@ -61,8 +68,11 @@ impl Date {
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let month_from_march = (5 * day_of_year + 2) / 153;
         let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-        let month =
-            if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+        let month = if month_from_march < 10 {
+            month_from_march + 3
+        } else {
+            month_from_march - 9
+        };
         let year = year_of_era + era * 400 + u64::from(month <= 2);
         Self {
             year: u16::try_from(year).unwrap_or(9999),
@@ -91,9 +101,17 @@ mod tests {
     #[test]
     fn reads_real_days_only() {
         assert_eq!(date("2028-02-29").to_string(), "2028-02-29");
-        for wrong in
-            ["2027-02-29", "2027-13-01", "2027-00-10", "2027-1-1", "27-01-01", "2027-01-01x", "", "2027-01-01-01", "+027-01-01"]
-        {
+        for wrong in [
+            "2027-02-29",
+            "2027-13-01",
+            "2027-00-10",
+            "2027-1-1",
+            "27-01-01",
+            "2027-01-01x",
+            "",
+            "2027-01-01-01",
+            "+027-01-01",
+        ] {
             assert_eq!(Date::parse(wrong), None, "{wrong:?}");
         }
     }

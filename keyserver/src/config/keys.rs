@@ -1,11 +1,16 @@
 //! `[[keys]]`: where private keys come from.
 
+use std::collections::BTreeSet;
+
 use super::checked::{KeyLocation, KeySource};
 use super::paths::{Kind, Paths};
 use super::raw::Section;
 
 pub(super) fn read(entries: &[Section<'_>], paths: &Paths) -> Vec<KeySource> {
-    entries.iter().filter_map(|entry| source(entry, paths)).collect()
+    entries
+        .iter()
+        .filter_map(|entry| source(entry, paths))
+        .collect()
 }
 
 fn source(entry: &Section<'_>, paths: &Paths) -> Option<KeySource> {
@@ -15,8 +20,14 @@ fn source(entry: &Section<'_>, paths: &Paths) -> Option<KeySource> {
     if let (Some(KeyLocation::Directory(_)), Some(value)) =
         (&location, label.as_ref().or(certificate.as_ref()))
     {
-        let what = format!("`{}` belongs to one key, but this entry has a directory", value.name());
-        value.problem(what, "use `file = ...` for that key, in a [[keys]] entry of its own");
+        let what = format!(
+            "`{}` belongs to one key, but this entry has a directory",
+            value.name()
+        );
+        value.problem(
+            what,
+            "use `file = ...` for that key, in a [[keys]] entry of its own",
+        );
     }
     let label = label.and_then(|value| {
         value.text("a name of 1 to 128 characters", |text| {
@@ -25,15 +36,15 @@ fn source(entry: &Section<'_>, paths: &Paths) -> Option<KeySource> {
         })
     });
     let certificate = certificate.and_then(|value| paths.read(&value, Kind::File));
-    let weak = entry.optional("allow_weak_permissions").and_then(|value| value.boolean());
-    let allow_exponents = exponents(entry);
+    let allow_exponents = labels(entry, "allow_exponents");
+    let allow_weak_permissions = labels(entry, "allow_weak_permissions");
     entry.finish();
     Some(KeySource {
         location: location?,
         label,
         certificate,
         allow_exponents,
-        allow_weak_permissions: weak.unwrap_or(false),
+        allow_weak_permissions,
     })
 }
 
@@ -42,9 +53,9 @@ fn location(entry: &Section<'_>, paths: &Paths) -> Option<KeyLocation> {
     let file = entry.optional("file");
     let uri = entry.optional("uri");
     match (directory, file, uri) {
-        (Some(directory), None, None) => {
-            paths.read(&directory, Kind::Directory).map(KeyLocation::Directory)
-        }
+        (Some(directory), None, None) => paths
+            .read(&directory, Kind::Directory)
+            .map(KeyLocation::Directory),
         (None, Some(file), None) => paths.read(&file, Kind::File).map(KeyLocation::File),
         (None, None, Some(uri)) => {
             let text = uri.string("a URI in quotes")?;
@@ -55,24 +66,43 @@ fn location(entry: &Section<'_>, paths: &Paths) -> Option<KeyLocation> {
                 );
             } else {
                 let what = format!("`{}` is not a URI this server knows", uri.name());
-                uri.problem(what, "give `file = ...` or `directory = ...` for keys in files");
+                uri.problem(
+                    what,
+                    "give `file = ...` or `directory = ...` for keys in files",
+                );
             }
             None
         }
         (None, None, None) => {
             let what = "this [[keys]] entry does not say where its keys are".to_owned();
-            entry.problem(what, "add `directory = \"keys\"` or `file = \"keys/shop.key\"`".into());
+            entry.problem(
+                what,
+                "add `directory = \"keys\"` or `file = \"keys/shop.key\"`".into(),
+            );
             None
         }
         _ => {
-            let what = "this [[keys]] entry has more than one of directory, file and uri".to_owned();
-            entry.problem(what, "keep one; write a [[keys]] entry for each of the others".into());
+            let what =
+                "this [[keys]] entry has more than one of directory, file and uri".to_owned();
+            entry.problem(
+                what,
+                "keep one; write a [[keys]] entry for each of the others".into(),
+            );
             None
         }
     }
 }
 
-fn exponents(entry: &Section<'_>) -> Vec<u64> {
-    let Some(value) = entry.optional("allow_exponents") else { return Vec::new() };
-    value.numbers("a list of RSA public exponents, like [3]", 3..1 << 33)
+/// A list of labels for which a rule is relaxed.
+fn labels(entry: &Section<'_>, key: &'static str) -> BTreeSet<String> {
+    let Some(value) = entry.optional(key) else {
+        return BTreeSet::new();
+    };
+    let wanted = "a list of key labels (file names without .key), like [\"old-shop\"]";
+    let items = value.items(wanted);
+    items
+        .iter()
+        .filter_map(|item| item.string(wanted))
+        .map(str::to_owned)
+        .collect()
 }

@@ -27,7 +27,11 @@ pub(super) struct Paths {
 
 impl Paths {
     pub(super) fn new(base: PathBuf, credentials: Option<PathBuf>) -> Self {
-        Self { base, credentials, seen: RefCell::default() }
+        Self {
+            base,
+            credentials,
+            seen: RefCell::default(),
+        }
     }
 
     /// The path that `value` holds.
@@ -48,7 +52,9 @@ impl Paths {
     }
 
     fn credential(&self, value: &Value<'_>, reference: &str) -> Option<PathBuf> {
-        let name = reference.strip_suffix('}').and_then(|inner| inner.strip_prefix("credential:"));
+        let name = reference
+            .strip_suffix('}')
+            .and_then(|inner| inner.strip_prefix("credential:"));
         // systemd allows no more in the name of a credential.
         let plain = |name: &&str| !name.is_empty() && !name.contains(['/', '$']) && *name != "..";
         let Some(name) = name.filter(plain) else {
@@ -60,15 +66,26 @@ impl Paths {
         };
         // Without the directory the text is still checked; run then misses the file.
         let directory = self.credentials.clone();
-        Some(directory.unwrap_or_else(|| PathBuf::from("$CREDENTIALS_DIRECTORY")).join(name))
+        Some(
+            directory
+                .unwrap_or_else(|| PathBuf::from("$CREDENTIALS_DIRECTORY"))
+                .join(name),
+        )
     }
 
     /// A problem for every path that does not lead to what it should.
     pub(super) fn missing(self) -> impl Iterator<Item = Problem> {
-        self.seen.into_inner().into_iter().filter_map(|(path, kind, place)| {
-            let (what, fix) = fault(&path, kind)?;
-            Some(Problem { what, fix: fix.to_owned(), ..place })
-        })
+        self.seen
+            .into_inner()
+            .into_iter()
+            .filter_map(|(path, kind, place)| {
+                let (what, fix) = fault(&path, kind)?;
+                Some(Problem {
+                    what,
+                    fix: fix.to_owned(),
+                    ..place
+                })
+            })
     }
 }
 
@@ -76,15 +93,19 @@ fn fault(path: &std::path::Path, kind: Kind) -> Option<(String, &'static str)> {
     let shown = path.display();
     if path.starts_with("$CREDENTIALS_DIRECTORY") {
         let fix = "start the server through its unit with LoadCredential=, or give a plain path";
-        return Some((format!("{shown}: there are no credentials, systemd passes them"), fix));
+        return Some((
+            format!("{shown}: there are no credentials, systemd passes them"),
+            fix,
+        ));
     }
     match (kind, std::fs::metadata(path)) {
         (Kind::File, Ok(found)) if found.is_dir() => {
             Some((format!("{shown} is a directory"), "name one file"))
         }
-        (Kind::Directory, Ok(found)) if !found.is_dir() => {
-            Some((format!("{shown} is not a directory"), "use `file = ...` for a single key"))
-        }
+        (Kind::Directory, Ok(found)) if !found.is_dir() => Some((
+            format!("{shown} is not a directory"),
+            "use `file = ...` for a single key",
+        )),
         (Kind::File | Kind::Directory, Ok(_)) => None,
         (Kind::File | Kind::Directory, Err(error)) => Some((
             format!("{shown} cannot be opened: {error}"),

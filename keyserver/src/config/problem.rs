@@ -42,8 +42,15 @@ impl ConfigError {
     /// A file that cannot be read at all.
     pub(super) fn unreadable(file: &Path, error: &std::io::Error, fix: &str) -> Self {
         let what = format!("cannot be read: {error}");
-        let problem = Problem { file: file.to_owned(), line: None, what, fix: fix.to_owned() };
-        Self { problems: vec![problem] }
+        let problem = Problem {
+            file: file.to_owned(),
+            line: None,
+            what,
+            fix: fix.to_owned(),
+        };
+        Self {
+            problems: vec![problem],
+        }
     }
 }
 

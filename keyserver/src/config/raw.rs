@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -57,21 +57,38 @@ pub(super) struct Value<'a> {
 impl Source {
     /// The number, from 1, and the text of the line that holds the byte at `offset`.
     fn line(&self, offset: usize) -> (usize, String) {
-        let before = self.text.as_bytes().get(..offset).unwrap_or(self.text.as_bytes());
+        let before = self
+            .text
+            .as_bytes()
+            .get(..offset)
+            .unwrap_or(self.text.as_bytes());
         let number = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        (number, self.text.lines().nth(number - 1).unwrap_or_default().to_owned())
+        (
+            number,
+            self.text
+                .lines()
+                .nth(number - 1)
+                .unwrap_or_default()
+                .to_owned(),
+        )
     }
 
     /// A problem at `span`.
     fn problem(&self, span: &Range<usize>, what: String, fix: String) -> Problem {
-        Problem { file: self.path.clone(), line: Some(self.line(span.start)), what, fix }
+        Problem {
+            file: self.path.clone(),
+            line: Some(self.line(span.start)),
+            what,
+            fix,
+        }
     }
 
     /// Parses the text.
     pub(super) fn parse(&self) -> Result<Spanned<DeTable<'_>>, Problem> {
         DeTable::parse(&self.text).map_err(|error| {
             let what = format!("this is not TOML: {}", error.message());
-            let fix = "compare the line with systemd/keyserver.toml; strings stand in double quotes";
+            let fix =
+                "compare the line with systemd/keyserver.toml; strings stand in double quotes";
             self.problem(&error.span().unwrap_or_default(), what, fix.to_owned())
         })
     }
@@ -95,18 +112,38 @@ impl<'a> Section<'a> {
         problems: &'a Problems,
     ) -> Self {
         let parts = files
-            .map(|(source, table)| Part { source, table: table.get_ref(), span: table.span() })
+            .map(|(source, table)| Part {
+                source,
+                table: table.get_ref(),
+                span: table.span(),
+            })
             .collect();
-        Self { name: String::new(), parts, known: RefCell::default(), problems, main }
+        Self {
+            name: String::new(),
+            parts,
+            known: RefCell::default(),
+            problems,
+            main,
+        }
     }
 
     fn named(&self, name: String, parts: Vec<Part<'a>>) -> Self {
         let (problems, main) = (self.problems, self.main);
-        Self { name, parts, known: RefCell::default(), problems, main }
+        Self {
+            name,
+            parts,
+            known: RefCell::default(),
+            problems,
+            main,
+        }
     }
 
     fn path_of(&self, key: &str) -> String {
-        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+        if self.name.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.name)
+        }
     }
 
     /// Every value of `key`, in file order.
@@ -115,7 +152,12 @@ impl<'a> Section<'a> {
         let find = |part: &Part<'a>| {
             let (_, value) = part.table.iter().find(|(name, _)| name.get_ref() == key)?;
             let (source, problems) = (part.source, self.problems);
-            Some(Value { name: self.path_of(key), source, value, problems })
+            Some(Value {
+                name: self.path_of(key),
+                source,
+                value,
+                problems,
+            })
         };
         self.parts.iter().filter_map(find).collect()
     }
@@ -130,7 +172,11 @@ impl<'a> Section<'a> {
         let value = self.optional(key);
         if value.is_none() {
             let what = format!("`{}` is missing", self.path_of(key));
-            let table = if self.parts.is_empty() { format!("[{}] ", self.name) } else { String::new() };
+            let table = if self.parts.is_empty() {
+                format!("[{}] ", self.name)
+            } else {
+                String::new()
+            };
             self.problem(what, format!("add {table}`{key} = {example}`"));
         }
         value
@@ -142,7 +188,11 @@ impl<'a> Section<'a> {
         for value in self.values(key) {
             match value.value.get_ref() {
                 DeValue::Table(table) => {
-                    parts.push(Part { source: value.source, table, span: value.value.span() });
+                    parts.push(Part {
+                        source: value.source,
+                        table,
+                        span: value.value.span(),
+                    });
                 }
                 _ => value.wrong_type(&format!("a table, written as [{}]", value.name)),
             }
@@ -162,7 +212,11 @@ impl<'a> Section<'a> {
             for item in items {
                 match item.get_ref() {
                     DeValue::Table(table) => {
-                        let part = Part { source: value.source, table, span: item.span() };
+                        let part = Part {
+                            source: value.source,
+                            table,
+                            span: item.span(),
+                        };
                         entries.push(self.named(name.clone(), vec![part]));
                     }
                     _ => value.wrong_type(&format!("a list of tables, written as [[{name}]]")),
@@ -186,7 +240,8 @@ impl<'a> Section<'a> {
                 if !known.contains(name) {
                     let what = format!("unknown key `{}` {place}", name.escape_debug());
                     let fix = suggest(name, known.iter().copied());
-                    self.problems.add(part.source.problem(&key.span(), what, fix));
+                    self.problems
+                        .add(part.source.problem(&key.span(), what, fix));
                 }
             }
         }
@@ -196,7 +251,13 @@ impl<'a> Section<'a> {
     pub(super) fn origin(&self) -> String {
         self.parts.last().map_or_else(
             || self.main.path.display().to_string(),
-            |part| format!("{}:{}", part.source.path.display(), part.source.line(part.span.start).0),
+            |part| {
+                format!(
+                    "{}:{}",
+                    part.source.path.display(),
+                    part.source.line(part.span.start).0
+                )
+            },
         )
     }
 
@@ -204,7 +265,12 @@ impl<'a> Section<'a> {
     pub(super) fn problem(&self, what: String, fix: String) {
         self.problems.add(match self.parts.last() {
             Some(part) if !self.name.is_empty() => part.source.problem(&part.span, what, fix),
-            _ => Problem { file: self.main.path.clone(), line: None, what, fix },
+            _ => Problem {
+                file: self.main.path.clone(),
+                line: None,
+                what,
+                fix,
+            },
         });
     }
 }
@@ -213,11 +279,6 @@ impl<'a> Value<'a> {
     /// The full name of its key: `tls.certificate`.
     pub(super) fn name(&self) -> &str {
         &self.name
-    }
-
-    /// The file it stands in.
-    pub(super) fn file(&self) -> &'a Path {
-        &self.source.path
     }
 
     /// A problem with this value.
@@ -240,7 +301,10 @@ impl<'a> Value<'a> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        self.problem(format!("`{}` is {found}", self.name), format!("give {wanted}"));
+        self.problem(
+            format!("`{}` is {found}", self.name),
+            format!("give {wanted}"),
+        );
     }
 
     /// A string.
@@ -268,7 +332,11 @@ impl<'a> Value<'a> {
     /// A whole number within `range`.
     pub(super) fn integer(&self, range: Range<u64>) -> Option<u64> {
         let DeValue::Integer(number) = self.value.get_ref() else {
-            self.wrong_type(&format!("a whole number from {} to {}", range.start, range.end - 1));
+            self.wrong_type(&format!(
+                "a whole number from {} to {}",
+                range.start,
+                range.end - 1
+            ));
             return None;
         };
         let value = u64::from_str_radix(number.as_str(), number.radix()).ok();
@@ -276,20 +344,14 @@ impl<'a> Value<'a> {
         if good.is_none() {
             self.problem(
                 format!("`{}` = {number} is out of bounds", self.name),
-                format!("give a whole number from {} to {}", range.start, range.end - 1),
+                format!(
+                    "give a whole number from {} to {}",
+                    range.start,
+                    range.end - 1
+                ),
             );
         }
         good
-    }
-
-    /// A list of whole numbers within `range`.
-    pub(super) fn numbers(&self, wanted: &str, range: Range<u64>) -> Vec<u64> {
-        let DeValue::Array(items) = self.value.get_ref() else {
-            self.wrong_type(wanted);
-            return Vec::new();
-        };
-        let items = items.iter().map(|value| Value { value, ..self.clone() });
-        items.filter_map(|item| item.integer(range.clone())).collect()
     }
 
     /// A string that `read` understands.
@@ -297,7 +359,11 @@ impl<'a> Value<'a> {
         let text = self.string(wanted)?;
         let value = read(text);
         if value.is_none() {
-            let what = format!("`{}` = \"{}\" is not understood", self.name, text.escape_debug());
+            let what = format!(
+                "`{}` = \"{}\" is not understood",
+                self.name,
+                text.escape_debug()
+            );
             self.problem(what, format!("give {wanted}"));
         }
         value
@@ -321,7 +387,10 @@ impl<'a> Value<'a> {
             DeValue::String(_) => vec![self.clone()],
             DeValue::Array(items) => items
                 .iter()
-                .map(|value| Value { value, ..self.clone() })
+                .map(|value| Value {
+                    value,
+                    ..self.clone()
+                })
                 .collect(),
             _ => {
                 self.wrong_type(wanted);
@@ -333,12 +402,17 @@ impl<'a> Value<'a> {
 
 /// "did you mean ...", or all that could have been meant.
 pub(super) fn suggest(name: &str, known: impl Iterator<Item = &'static str> + Clone) -> String {
-    let closest = known.clone().min_by_key(|candidate| distance(name, candidate));
+    let closest = known
+        .clone()
+        .min_by_key(|candidate| distance(name, candidate));
     match closest {
         Some(close) if distance(name, close) <= 1 + name.chars().count() / 3 => {
             format!("did you mean `{close}`?")
         }
-        _ => format!("remove it; known here: {}", known.collect::<Vec<_>>().join(", ")),
+        _ => format!(
+            "remove it; known here: {}",
+            known.collect::<Vec<_>>().join(", ")
+        ),
     }
 }
 
@@ -381,14 +455,20 @@ mod tests {
     #[test]
     fn a_suggestion_is_close_or_complete() {
         let known = ["address", "backlog"];
-        assert_eq!(suggest("adress", known.into_iter()), "did you mean `address`?");
+        assert_eq!(
+            suggest("adress", known.into_iter()),
+            "did you mean `address`?"
+        );
         let far = suggest("hostname", known.into_iter());
         assert_eq!(far, "remove it; known here: address, backlog");
     }
 
     #[test]
     fn lines_are_counted_from_one() {
-        let source = Source { path: PathBuf::from("x"), text: "a = 1\nb = 2\n".to_owned() };
+        let source = Source {
+            path: PathBuf::from("x"),
+            text: "a = 1\nb = 2\n".to_owned(),
+        };
         assert_eq!(source.line(0), (1, "a = 1".to_owned()));
         assert_eq!(source.line(6), (2, "b = 2".to_owned()));
         assert_eq!(source.line(999), (3, String::new()));

@@ -37,8 +37,12 @@ pub(super) fn permille(text: &str) -> Option<u16> {
     if tenths.len() != 1 {
         return None;
     }
-    let value = digits(whole)?.checked_mul(10)?.checked_add(digits(tenths)?)?;
-    u16::try_from(value).ok().filter(|permille| *permille <= 1000)
+    let value = digits(whole)?
+        .checked_mul(10)?
+        .checked_add(digits(tenths)?)?;
+    u16::try_from(value)
+        .ok()
+        .filter(|permille| *permille <= 1000)
 }
 
 fn seconds(number: u64, factor: u64) -> Option<Duration> {
@@ -53,7 +57,9 @@ fn split(text: &str) -> Option<(u64, &str)> {
 
 /// Digits only: `parse` alone would take a sign.
 fn digits(text: &str) -> Option<u64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())?
 }
 
 #[cfg(test)]
@@ -66,7 +72,17 @@ mod tests {
         assert_eq!(duration("250 ms"), Some(Duration::from_millis(250)));
         assert_eq!(duration("2min"), Some(Duration::from_secs(120)));
         assert_eq!(duration("1d"), Some(Duration::from_secs(86_400)));
-        for wrong in ["10", "s", "", "-1s", "1.5s", "10 m", "10sec", "99999999999999999999s", "9999999999999999999d"] {
+        for wrong in [
+            "10",
+            "s",
+            "",
+            "-1s",
+            "1.5s",
+            "10 m",
+            "10sec",
+            "99999999999999999999s",
+            "9999999999999999999d",
+        ] {
             assert_eq!(duration(wrong), None, "{wrong:?}");
         }
     }
@@ -82,7 +98,13 @@ mod tests {
 
     #[test]
     fn shares_are_percentages() {
-        for (text, expected) in [("0%", 0), ("1%", 10), ("0.1%", 1), ("100%", 1000), ("99.9%", 999)] {
+        for (text, expected) in [
+            ("0%", 0),
+            ("1%", 10),
+            ("0.1%", 1),
+            ("100%", 1000),
+            ("99.9%", 999),
+        ] {
             assert_eq!(permille(text), Some(expected), "{text}");
         }
         for wrong in ["1", "101%", "0.01%", "-1%", "%", "1.%", ".5%%"] {

@@ -39,8 +39,13 @@ impl PeerIdentity {
             subject: subject_text(&parsed),
             spki_sha256: sha256(parsed.public_key().raw).ok_or(IdentityError)?,
         };
-        let names = parsed.subject_alternative_name().map_err(|_| IdentityError)?;
-        for name in names.iter().flat_map(|extension| &extension.value.general_names) {
+        let names = parsed
+            .subject_alternative_name()
+            .map_err(|_| IdentityError)?;
+        for name in names
+            .iter()
+            .flat_map(|extension| &extension.value.general_names)
+        {
             match name {
                 GeneralName::DNSName(dns) => identity.dns.push(dns.to_ascii_lowercase()),
                 GeneralName::URI(uri) => identity.uri.push((*uri).to_owned()),
@@ -54,8 +59,10 @@ impl PeerIdentity {
     pub fn names(&self) -> impl Iterator<Item = Match> {
         let dns = self.dns.iter().cloned().map(Match::Dns);
         let uri = self.uri.iter().cloned().map(Match::Uri);
-        dns.chain(uri)
-            .chain([Match::Subject(self.subject.clone()), Match::SpkiSha256(self.spki_sha256)])
+        dns.chain(uri).chain([
+            Match::Subject(self.subject.clone()),
+            Match::SpkiSha256(self.spki_sha256),
+        ])
     }
 }
 
@@ -105,7 +112,12 @@ fn subject_text(certificate: &X509Certificate<'_>) -> String {
                 // A string type that is not text for us: its bytes, so that it stays unique.
                 Err(_) => {
                     text.push('#');
-                    text.extend(attribute.as_slice().iter().map(|byte| format!("{byte:02x}")));
+                    text.extend(
+                        attribute
+                            .as_slice()
+                            .iter()
+                            .map(|byte| format!("{byte:02x}")),
+                    );
                 }
             }
         }
@@ -127,5 +139,11 @@ fn escape_into(text: &mut String, value: &str) {
 /// SHA-256 through the TLS library: the server links no second implementation.
 fn sha256(data: &[u8]) -> Option<[u8; 32]> {
     let suite = rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13()?;
-    suite.common.hash_provider.hash(data).as_ref().try_into().ok()
+    suite
+        .common
+        .hash_provider
+        .hash(data)
+        .as_ref()
+        .try_into()
+        .ok()
 }

@@ -24,13 +24,11 @@ const SCAN_MAX: u32 = 4096;
 ///
 /// A client that fits no `[[clients]]` entry gets an empty list.
 #[must_use]
-pub fn key_list(
-    snapshot: &Snapshot,
-    client: Option<ClientId>,
-    first: u32,
-    room: usize,
-) -> KeyList {
-    let mut list = KeyList { keys: Vec::new(), next: None };
+pub fn key_list(snapshot: &Snapshot, client: Option<ClientId>, first: u32, room: usize) -> KeyList {
+    let mut list = KeyList {
+        keys: Vec::new(),
+        next: None,
+    };
     let Some(client) = client else { return list };
     let mut left = room.saturating_sub(ENVELOPE_BYTES);
     for position in first..u32::MAX {
@@ -38,7 +36,9 @@ pub fn key_list(
             list.next = Some(position);
             break;
         }
-        let Some((key, label)) = snapshot.key_at(position) else { break };
+        let Some((key, label)) = snapshot.key_at(position) else {
+            break;
+        };
         let operations = usable(snapshot.policy.rights(client, position), key);
         if operations.is_empty() {
             continue;
@@ -57,7 +57,10 @@ pub fn key_list(
 
 /// What of `rights` an operation of this version can use with `key`.
 fn usable(rights: Rights, key: &Key) -> Rights {
-    rights.iter().filter(|right| right.is_served() && right.fits(key.key_type())).collect()
+    rights
+        .iter()
+        .filter(|right| right.is_served() && right.fits(key.key_type()))
+        .collect()
 }
 
 fn entry(key: &Key, label: &str, operations: Rights) -> KeyEntry {
@@ -65,7 +68,10 @@ fn entry(key: &Key, label: &str, operations: Rights) -> KeyEntry {
         ski: ski_to_hex(&key.ski()),
         key_type: key.key_type().name().to_string(),
         spki: STANDARD.encode(key.spki_der()),
-        operations: operations.iter().map(|right| Right::name(right).to_owned()).collect(),
+        operations: operations
+            .iter()
+            .map(|right| Right::name(right).to_owned())
+            .collect(),
         label: label.to_owned(),
     }
 }

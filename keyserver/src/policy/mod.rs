@@ -11,7 +11,7 @@ pub mod listing;
 pub mod rights;
 pub mod rules;
 
-pub use admitted::{Admitted, Refusal, admit};
+pub use admitted::{Admitted, Refusal, RefusalReason, admit};
 pub use identity::PeerIdentity;
 pub use listing::key_list;
 pub use rights::{Right, Rights};

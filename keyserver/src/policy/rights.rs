@@ -159,7 +159,9 @@ impl Rights {
 
     /// The rights in the set, in the order of [`Right::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Right> {
-        Right::ALL.into_iter().filter(move |right| self.contains(*right))
+        Right::ALL
+            .into_iter()
+            .filter(move |right| self.contains(*right))
     }
 }
 
@@ -203,7 +205,10 @@ mod tests {
     fn sets_hold_exactly_what_was_put_in() {
         let set: Rights = [Right::SignDigest, Right::Tls13Sign].into_iter().collect();
         assert!(set.contains(Right::SignDigest) && !set.contains(Right::DecryptRaw));
-        assert_eq!(set.iter().collect::<Vec<_>>(), [Right::Tls13Sign, Right::SignDigest]);
+        assert_eq!(
+            set.iter().collect::<Vec<_>>(),
+            [Right::Tls13Sign, Right::SignDigest]
+        );
         assert_eq!(format!("{set:?}"), r#"{"tls13-sign", "sign-digest"}"#);
         assert!(Rights::NONE.is_empty());
     }

@@ -81,8 +81,12 @@ impl Policy {
     pub fn compile(clients: &[Client], keys: &[KeyName<'_>], generation: u64) -> Self {
         let lookup = KeyLookup::new(keys);
         let today = Date::of(clock::wall());
-        let mut policy =
-            Self { generation, clients: Vec::new(), by_match: HashMap::new(), warnings: Vec::new() };
+        let mut policy = Self {
+            generation,
+            clients: Vec::new(),
+            by_match: HashMap::new(),
+            warnings: Vec::new(),
+        };
         for (index, client) in (0u32..).zip(clients) {
             for name in &client.matches {
                 // The first entry in file order counts.
@@ -94,7 +98,9 @@ impl Policy {
                 dated: Vec::new(),
             };
             for grant in &client.grants {
-                policy.warnings.extend(warnings_about(client, grant, &lookup, today));
+                policy
+                    .warnings
+                    .extend(warnings_about(client, grant, &lookup, today));
                 if grant.expires.is_none_or(|last_day| today <= last_day) {
                     lookup.grant(grant, compiled.slot(grant.expires));
                 }
@@ -107,24 +113,37 @@ impl Policy {
     /// The client that a certificate belongs to; the first in file order where it fits several.
     #[must_use]
     pub fn client(&self, peer: &PeerIdentity) -> Option<ClientId> {
-        let index = peer.names().filter_map(|name| self.by_match.get(&name).copied()).min()?;
-        Some(ClientId { index, generation: self.generation })
+        let index = peer
+            .names()
+            .filter_map(|name| self.by_match.get(&name).copied())
+            .min()?;
+        Some(ClientId {
+            index,
+            generation: self.generation,
+        })
     }
 
     /// The name of a client in logs; `"unknown"` for an id of another policy.
     #[must_use]
     pub fn client_name(&self, client: ClientId) -> &str {
-        self.compiled(client).map_or("unknown", |compiled| &compiled.name)
+        self.compiled(client)
+            .map_or("unknown", |compiled| &compiled.name)
     }
 
     /// What `client` may do with the key at `key` today.
     #[must_use]
     pub fn rights(&self, client: ClientId, key: u32) -> Rights {
-        let Some(compiled) = self.compiled(client) else { return Rights::NONE };
+        let Some(compiled) = self.compiled(client) else {
+            return Rights::NONE;
+        };
         let mut rights = compiled.permanent.on(key);
         if !compiled.dated.is_empty() {
             let today = Date::of(clock::wall());
-            for (_, dated) in compiled.dated.iter().filter(|(last_day, _)| today <= *last_day) {
+            for (_, dated) in compiled
+                .dated
+                .iter()
+                .filter(|(last_day, _)| today <= *last_day)
+            {
                 rights = rights.union(dated.on(key));
             }
         }
@@ -165,7 +184,9 @@ impl Policy {
 impl CompiledClient {
     /// Where the rights of a grant with this last day are gathered.
     fn slot(&mut self, expires: Option<Date>) -> &mut KeyRights {
-        let Some(last_day) = expires else { return &mut self.permanent };
+        let Some(last_day) = expires else {
+            return &mut self.permanent;
+        };
         let found = self.dated.iter().position(|(date, _)| *date == last_day);
         let position = found.unwrap_or(self.dated.len());
         if found.is_none() {
@@ -195,7 +216,10 @@ impl<'a> KeyLookup<'a> {
         for pattern in &grant.keys {
             match pattern {
                 KeyPattern::Label(glob) if glob == "*" => to.add_to_all(grant.allow),
-                _ => self.matching(pattern).into_iter().for_each(|key| to.add(key, grant.allow)),
+                _ => self
+                    .matching(pattern)
+                    .into_iter()
+                    .for_each(|key| to.add(key, grant.allow)),
             }
         }
     }
@@ -203,9 +227,11 @@ impl<'a> KeyLookup<'a> {
     fn matching(&self, pattern: &KeyPattern) -> Vec<u32> {
         match pattern {
             KeyPattern::Ski(ski) => self.by_ski.get(ski).cloned().unwrap_or_default(),
-            KeyPattern::Label(glob) if !glob.contains(['*', '?']) => {
-                self.by_label.get(glob.as_str()).cloned().unwrap_or_default()
-            }
+            KeyPattern::Label(glob) if !glob.contains(['*', '?']) => self
+                .by_label
+                .get(glob.as_str())
+                .cloned()
+                .unwrap_or_default(),
             KeyPattern::Label(glob) => self
                 .keys
                 .iter()
@@ -242,7 +268,9 @@ fn glob_fits(glob: &str, text: &str) -> bool {
                 read += 1;
             }
             _ => {
-                let Some((star, taken)) = retry else { return false };
+                let Some((star, taken)) = retry else {
+                    return false;
+                };
                 retry = Some((star, taken + 1));
                 at = star + 1;
                 read = taken + 1;
@@ -272,8 +300,12 @@ fn warnings_about(
             ));
         }
     }
-    let idle: Vec<_> =
-        grant.allow.iter().filter(|right| !right.is_served()).map(Right::name).collect();
+    let idle: Vec<_> = grant
+        .allow
+        .iter()
+        .filter(|right| !right.is_served())
+        .map(Right::name)
+        .collect();
     if !idle.is_empty() {
         warnings.push(format!(
             "{place}: client \"{name}\": no operation of this version uses {}; the grant gives nothing for it",

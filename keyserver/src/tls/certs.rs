@@ -10,6 +10,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
@@ -42,7 +43,14 @@ pub struct CertificateError {
 
 impl fmt::Display for CertificateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}): {}; {}", self.key, self.path.display(), self.problem, self.fix)
+        write!(
+            f,
+            "{} ({}): {}; {}",
+            self.key,
+            self.path.display(),
+            self.problem,
+            self.fix
+        )
     }
 }
 
@@ -61,12 +69,17 @@ pub fn load(tls: &Tls) -> Result<ServerTls, CertificateError> {
         .map(|(_, leaf)| leaf.validity().not_after.timestamp());
     let not_after = not_after.ok_or_else(|| {
         let fix = "export it again as PEM, leaf first";
-        error("tls.certificate", &tls.certificate, "the first certificate is not X.509", fix)
+        error(
+            "tls.certificate",
+            &tls.certificate,
+            "the first certificate is not X.509",
+            fix,
+        )
     })?;
     let key = read_key(tls)?;
     let provider = Arc::new(provider(tls));
-    let certified = CertifiedKey::from_der(chain, key, &provider)
-        .map_err(|problem| mismatch(tls, &problem))?;
+    let certified =
+        CertifiedKey::from_der(chain, key, &provider).map_err(|problem| mismatch(tls, &problem))?;
     let verifier = WebPkiClientVerifier::builder_with_provider(
         Arc::new(read_roots(&tls.client_ca)?),
         Arc::clone(&provider),
@@ -90,7 +103,19 @@ pub fn load(tls: &Tls) -> Result<ServerTls, CertificateError> {
         let fix = "the system's random source failed; try again";
         error("tls", &tls.certificate, problem, fix)
     })?;
-    Ok(ServerTls { config: Arc::new(config), not_after })
+    Ok(ServerTls {
+        config: Arc::new(config),
+        not_after,
+    })
+}
+
+/// Seconds since 1970; negative before.
+#[must_use]
+pub fn unix_seconds(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |s| -s),
+    }
 }
 
 fn provider(tls: &Tls) -> CryptoProvider {
@@ -106,19 +131,48 @@ fn provider(tls: &Tls) -> CryptoProvider {
         kx_groups: if tls.require_post_quantum {
             vec![hybrid]
         } else {
-            vec![hybrid, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1]
+            vec![
+                hybrid,
+                kx_group::X25519,
+                kx_group::SECP256R1,
+                kx_group::SECP384R1,
+            ]
         },
         ..aws_lc_rs::default_provider()
     }
 }
 
 fn versions(tls: &Tls) -> &'static [&'static SupportedProtocolVersion] {
+    static ONLY_1_3: [&SupportedProtocolVersion; 1] = [&version::TLS13];
+    static FROM_1_2: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
     // TLS 1.2 has no group with ML-KEM.
     if tls.require_post_quantum || tls.minimum == TlsVersion::V1_3 {
-        &[&version::TLS13]
+        &ONLY_1_3
     } else {
-        &[&version::TLS13, &version::TLS12]
+        &FROM_1_2
     }
+}
+
+/// Checks that the first certificate in `certificate` carries the public key `spki` (DER).
+///
+/// # Errors
+///
+/// It cannot be read, or belongs to another key than that of `key_file`.
+pub fn check_belongs(
+    certificate: &Path,
+    key_file: &Path,
+    spki: &[u8],
+) -> Result<(), CertificateError> {
+    let chain = read_certificates("keys.certificate", certificate)?;
+    let leaf = chain
+        .first()
+        .and_then(|leaf| X509Certificate::from_der(leaf).ok());
+    if leaf.is_some_and(|(_, leaf)| leaf.public_key().raw == spki) {
+        return Ok(());
+    }
+    let what = format!("it does not belong to the key {}", key_file.display());
+    let fix = "name the certificate that was issued for this key, or remove `certificate`";
+    Err(error("keys.certificate", certificate, what, fix))
 }
 
 fn read_certificates(
@@ -142,7 +196,10 @@ fn read_key(tls: &Tls) -> Result<PrivateKeyDer<'static>, CertificateError> {
                 "there is no private key in it".to_owned(),
                 "give an unencrypted PEM key: PKCS#8, PKCS#1 or SEC1",
             ),
-            other => (pem_problem(other), "give the PEM key that belongs to tls.certificate"),
+            other => (
+                pem_problem(other),
+                "give the PEM key that belongs to tls.certificate",
+            ),
         };
         error("tls.private_key", &tls.private_key, what, fix)
     })
@@ -166,7 +223,10 @@ fn mismatch(tls: &Tls, problem: &rustls::Error) -> CertificateError {
         rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => error(
             "tls.private_key",
             path,
-            format!("this key does not belong to the certificate {}", tls.certificate.display()),
+            format!(
+                "this key does not belong to the certificate {}",
+                tls.certificate.display()
+            ),
             "set tls.private_key and tls.certificate to files of one pair",
         ),
         other => error(
@@ -193,5 +253,10 @@ fn error(
     problem: impl fmt::Display,
     fix: &'static str,
 ) -> CertificateError {
-    CertificateError { key, path: path.to_owned(), problem: problem.to_string(), fix }
+    CertificateError {
+        key,
+        path: path.to_owned(),
+        problem: problem.to_string(),
+        fix,
+    }
 }

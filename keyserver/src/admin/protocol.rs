@@ -1,0 +1,136 @@
+//! What `ksctl` and the server say to each other: one JSON document a line, each way.
+//!
+//! ```text
+//! -> {"v":1,"command":"status"}
+//! <- {"v":1,"status":{"state":"serving", ...}}
+//! -> {"v":1,"command":"reload"}
+//! <- {"v":1,"reload":{"generation":2,"keys":7,"added":1, ...}}
+//! <- {"v":1,"error":{"message":"..."}}
+//! ```
+//!
+//! The server answers every line, and closes after a line it cannot read. Members are added, never
+//! renamed; readers ignore those they do not know. A change that breaks this raises `v`.
+
+use serde::{Deserialize, Serialize};
+
+use super::status::Status;
+use crate::state::ReloadReport;
+
+/// The version of this protocol.
+pub const VERSION: u32 = 1;
+
+/// Bytes of one request line.
+pub const REQUEST_BYTES_MAX: usize = 4096;
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlRequest {
+    /// [`VERSION`]
+    pub v: u32,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What the server can be asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Command {
+    /// Say how it is.
+    Status,
+    /// Read the configuration, keys and certificates again. The answer comes when it is done.
+    Reload,
+}
+
+/// What is answered: exactly one of the optional members is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlReply {
+    /// [`VERSION`]
+    pub v: u32,
+    /// Answer to [`Command::Status`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Box<Status>>,
+    /// Answer to [`Command::Reload`] that took effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reload: Option<ReloadReport>,
+    /// The command was not carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ControlError>,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlError {
+    /// For the operator.
+    pub message: String,
+}
+
+impl ControlRequest {
+    /// A request of this version.
+    #[must_use]
+    pub const fn new(command: Command) -> Self {
+        Self {
+            v: VERSION,
+            command,
+        }
+    }
+}
+
+impl ControlReply {
+    const EMPTY: Self = Self {
+        v: VERSION,
+        status: None,
+        reload: None,
+        error: None,
+    };
+
+    /// The status.
+    #[must_use]
+    pub fn status(status: Status) -> Self {
+        Self {
+            status: Some(Box::new(status)),
+            ..Self::EMPTY
+        }
+    }
+
+    /// A reload that took effect.
+    #[must_use]
+    pub fn reload(report: ReloadReport) -> Self {
+        Self {
+            reload: Some(report),
+            ..Self::EMPTY
+        }
+    }
+
+    /// A refusal or failure.
+    #[must_use]
+    pub fn error(message: impl Into<String>) -> Self {
+        Self {
+            error: Some(ControlError {
+                message: message.into(),
+            }),
+            ..Self::EMPTY
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_look_as_documented() {
+        let request = serde_json::to_string(&ControlRequest::new(Command::Reload)).unwrap();
+        assert_eq!(request, r#"{"v":1,"command":"reload"}"#);
+        let reply = serde_json::to_string(&ControlReply::error("no")).unwrap();
+        assert_eq!(reply, r#"{"v":1,"error":{"message":"no"}}"#);
+        assert!(serde_json::from_str::<ControlRequest>(r#"{"v":1,"command":"seal"}"#).is_err());
+    }
+
+    #[test]
+    fn a_reply_of_a_newer_server_is_still_read() {
+        let newer = r#"{"v":1,"reload":{"generation":2,"keys":1,"added":0,"removed":0,"clients":3,
+            "needs_restart":["io"],"warnings":[],"changed":4},"more":true}"#;
+        let reply: ControlReply = serde_json::from_str(newer).unwrap();
+        assert_eq!(reply.reload.unwrap().needs_restart, ["io"]);
+    }
+}

@@ -1,0 +1,172 @@
+//! The state of the server in one document: `/state`, and the answer to `ksctl status`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::process;
+use crate::clock;
+use crate::state::ServerState;
+
+/// What the server is doing. Fields are added, never renamed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// `starting`, `serving` or `draining`.
+    pub state: String,
+    /// Version of the server.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Process id.
+    pub pid: u32,
+    /// `uring` or `epoll`.
+    pub io: String,
+    /// The engine in use.
+    pub engine: String,
+    /// 1 at start, one more with every reload that took effect.
+    pub generation: u64,
+    /// Whether the last attempt to load the configuration took effect.
+    pub last_reload_successful: bool,
+    /// The configuration file.
+    pub config: String,
+    /// Keys loaded.
+    pub keys: usize,
+    /// Clients configured.
+    pub clients: usize,
+    /// Connections open.
+    pub connections: i64,
+    /// Admitted requests without an answer.
+    pub inflight: i64,
+    /// Requests answered so far, by result.
+    pub requests: BTreeMap<String, u64>,
+    /// End of validity of the server's certificate, seconds since 1970.
+    pub certificate_expiry: i64,
+    /// Memory in RAM, in bytes.
+    pub resident_bytes: Option<i64>,
+    /// Open file descriptors.
+    pub open_fds: Option<i64>,
+    /// I/O loops that do not turn; empty when all is well.
+    pub stuck: Vec<String>,
+    /// What the operator should know about the configuration in force.
+    pub warnings: Vec<String>,
+}
+
+impl Status {
+    /// The status now.
+    #[must_use]
+    pub fn of(server: &ServerState) -> Self {
+        let snapshot = server.snapshot.load();
+        let uptime = clock::wall()
+            .duration_since(server.started())
+            .unwrap_or_default();
+        let [io, engine] = server.health.backends();
+        let state = if server.health.is_draining() {
+            "draining"
+        } else if server.health.is_ready() {
+            "serving"
+        } else {
+            "starting"
+        };
+        Self {
+            state: state.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: uptime.as_secs(),
+            pid: std::process::id(),
+            io: io.to_owned(),
+            engine: engine.to_owned(),
+            generation: snapshot.generation,
+            last_reload_successful: server.metrics.last_reload_ok(),
+            config: snapshot.config.path.display().to_string(),
+            keys: snapshot.keys.len(),
+            clients: snapshot.policy.client_count(),
+            connections: server.metrics.connections(),
+            inflight: server.metrics.inflight_now(),
+            requests: (server.metrics.results())
+                .filter(|(_, count)| *count > 0)
+                .map(|(result, count)| (result.to_owned(), count))
+                .collect(),
+            certificate_expiry: snapshot.certificate_expiry,
+            resident_bytes: process::resident_bytes(),
+            open_fds: process::open_descriptors(),
+            stuck: server.health.stuck(),
+            warnings: snapshot.warnings(),
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    /// A few lines for a terminal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "state        {} for {}",
+            self.state,
+            period(self.uptime_seconds)
+        )?;
+        writeln!(
+            f,
+            "version      {} (pid {}, {}, engine {})",
+            self.version, self.pid, self.io, self.engine
+        )?;
+        let reload = if self.last_reload_successful {
+            ""
+        } else {
+            "; the last reload FAILED"
+        };
+        writeln!(
+            f,
+            "config       {} (generation {}{reload})",
+            self.config, self.generation
+        )?;
+        writeln!(f, "keys         {}", self.keys)?;
+        writeln!(f, "clients      {}", self.clients)?;
+        writeln!(
+            f,
+            "connections  {} ({} requests in flight)",
+            self.connections, self.inflight
+        )?;
+        let requests: Vec<_> = self
+            .requests
+            .iter()
+            .map(|(result, count)| format!("{count} {result}"))
+            .collect();
+        let requests = if requests.is_empty() {
+            "none yet".into()
+        } else {
+            requests.join(", ")
+        };
+        writeln!(f, "requests     {requests}")?;
+        for name in &self.stuck {
+            writeln!(f, "STUCK        {name}")?;
+        }
+        self.warnings
+            .iter()
+            .try_for_each(|warning| writeln!(f, "warning      {warning}"))
+    }
+}
+
+/// `3d 4h`, `4h 5min`, `5min 6s`, `6s`.
+fn period(seconds: u64) -> String {
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{rest}s"),
+        (0, 0, _) => format!("{minutes}min {rest}s"),
+        (0, _, _) => format!("{hours}h {minutes}min"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_have_two_units_at_most() {
+        assert_eq!(period(6), "6s");
+        assert_eq!(period(306), "5min 6s");
+        assert_eq!(period(14_700), "4h 5min");
+        assert_eq!(period(273_600), "3d 4h");
+    }
+}
