@@ -56,7 +56,7 @@ pub(crate) async fn run(
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let how = tokio::select! {
-        never = accept(&listener, &shards, &state) => match never {},
+        never = accept(&listener, &shards, &state) => never,
         how = draining.begun() => how,
     };
     drop(listener);
@@ -75,7 +75,7 @@ async fn accept(
     listener: &TcpListener,
     shards: &[ShardHandle],
     state: &ServerState,
-) -> std::convert::Infallible {
+) -> ! {
     let cap = state.snapshot.load().config.limits.connections;
     loop {
         match listener.accept().await {

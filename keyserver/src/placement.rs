@@ -41,9 +41,8 @@ impl Placement {
     ) -> Self {
         let usable = quota.min(cpus.len().max(1)).max(1);
         let exclusive = usable > 4;
-        let io = io_threads
-            .unwrap_or(if exclusive { usable.div_ceil(8) } else { 1 })
-            .max(1);
+        let designed = if exclusive { usable.div_ceil(8) } else { 1 };
+        let io = io_threads.unwrap_or(designed).max(1);
         let left = if exclusive {
             usable.saturating_sub(io).max(1)
         } else {

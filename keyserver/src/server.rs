@@ -176,17 +176,17 @@ impl Threads {
         listener: std::net::TcpListener,
     ) -> io::Result<Self> {
         let dispatcher = Arc::new(Dispatcher::new(limits::JOBS_WAITING_PER_CLASS));
-        let completions: Arc<[CompletionRing]> = (0..placement.io_threads)
-            .map(|_| CompletionRing::new(limits::JOBS_PER_SHARD))
+        let completions: Arc<[_]> = (0..placement.io_threads)
+            .map(|_| Arc::new(CompletionRing::new(limits::JOBS_PER_SHARD)))
             .collect();
         let mut handles = Vec::new();
         let mut io = Vec::new();
-        for index in 0..placement.io_threads {
+        for (index, ring) in completions.iter().enumerate() {
             let context = ShardContext {
                 index,
                 state: Arc::clone(state),
                 dispatcher: Arc::clone(&dispatcher),
-                completions: Arc::clone(&completions),
+                completions: Arc::clone(ring),
                 load: Arc::new(AtomicUsize::new(0)),
             };
             let (handle, thread) = shard::spawn(backend, context)?;

@@ -108,7 +108,7 @@ pub(crate) struct WorkerContext {
     /// The engine that does it, and what is counted.
     pub(crate) state: Arc<ServerState>,
     /// Where the results go, by I/O thread.
-    pub(crate) completions: Arc<[CompletionRing]>,
+    pub(crate) completions: Arc<[Arc<CompletionRing>]>,
 }
 
 /// Starts the crypto threads of `placement`.

@@ -63,8 +63,8 @@ pub(crate) struct ShardContext {
     pub(crate) state: Arc<ServerState>,
     /// To the crypto threads.
     pub(crate) dispatcher: Arc<Dispatcher>,
-    /// From them, by I/O thread.
-    pub(crate) completions: Arc<[CompletionRing]>,
+    /// From them.
+    pub(crate) completions: Arc<CompletionRing>,
     /// Connections handed to this thread and not ended yet, for the acceptor's choice.
     pub(crate) load: Arc<AtomicUsize>,
 }
@@ -150,13 +150,10 @@ impl<S: Stream> Shard<S> {
 
     /// Turns finished jobs into replies. A turn empties the ring before any connection writes, so
     /// replies that finished together leave together.
-    async fn deliver_completions(self: Rc<Self>) {
-        let Some(ring) = self.context.completions.get(self.context.index) else {
-            return;
-        };
+    async fn deliver_completions(self: Rc<Self>) -> ! {
         loop {
-            ring.ready().await;
-            while let Some(job) = ring.pop() {
+            self.context.completions.ready().await;
+            while let Some(job) = self.context.completions.pop() {
                 self.deliver(job);
             }
         }
