@@ -178,7 +178,7 @@ fn median_run(
         .ok_or(JobError::Failed)
 }
 
-const fn calibration_operation(class: Class) -> Operation {
+pub(crate) const fn calibration_operation(class: Class) -> Operation {
     match class {
         Class::P256 | Class::P384 | Class::P521 => Operation::EcdsaSign(Hash::Sha256),
         Class::Ed25519 => Operation::Ed25519Sign,
@@ -192,7 +192,7 @@ const fn calibration_operation(class: Class) -> Operation {
 /// Keys for measuring, in DER. They protect nothing, and anyone may know them: their signatures never
 /// leave this module. `RsaOther` measures 8192 bits, the dearest it can hold; ML-DSA the middle
 /// parameter set.
-const fn calibration_key(class: Class) -> &'static [u8] {
+pub(crate) const fn calibration_key(class: Class) -> &'static [u8] {
     match class {
         Class::P256 => include_bytes!("calibrate/p256.der"),
         Class::P384 => include_bytes!("calibrate/p384.der"),

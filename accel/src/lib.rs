@@ -15,6 +15,7 @@ mod parts;
 mod pem;
 mod simd;
 mod single;
+pub mod speed;
 mod verify;
 
 pub use backend::Backend;

@@ -18,6 +18,7 @@ mod exercise;
 mod init;
 pub mod output;
 mod run;
+mod speed;
 #[cfg(feature = "trial")]
 mod trial;
 
@@ -58,6 +59,8 @@ enum Command {
     /// Start a server with throw-away keys, use each of them once, and keep serving
     #[cfg(feature = "trial")]
     Demo(demo::Arguments),
+    /// Measure what one core of this machine does, by class and batch fill
+    Speed(speed::Arguments),
     /// Print shell completions
     Completions {
         /// The shell they are for
@@ -153,6 +156,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             logging::init("warn", logging::Format::Text).map_err(Failure::start)?;
             demo::demo(&arguments)
         }
+        Command::Speed(arguments) => speed::run(&arguments),
         Command::Completions { shell } => {
             output::print(&docs::completions(shell, &mut Cli::command()));
             Ok(())
