@@ -15,9 +15,10 @@ from world import expect_output
 
 @contextlib.contextmanager
 def witness(world):
-    """Another client signing all the while; fails the check when one of its requests does."""
+    """Another client signing all the while, before, during and after; fails the check when one of
+    its requests does."""
     key = world.ec_keys()[0]
-    stop, troubles, done = threading.Event(), [], []
+    stop, troubles, served = threading.Event(), [], threading.Semaphore(0)
 
     def work():
         try:
@@ -26,22 +27,28 @@ def witness(world):
                     digest = os.urandom(32)
                     signature = expect_output(connection.ask(0x15, digest, key.ski))
                     key.verify_ecdsa(signature, digest, HASHES[3][2])
-                    done.append(1)
+                    served.release()
                     time.sleep(0.005)
         except Exception as trouble:
             troubles.append(trouble)
 
+    def one_more():
+        """Waits for a request that begins after now."""
+        while served.acquire(blocking=False):
+            pass
+        for _ in range(2):
+            assert served.acquire(timeout=keyless.PATIENCE), f"another client suffered: {troubles}"
+
     thread = threading.Thread(target=work)
     thread.start()
     try:
+        one_more()
         yield
+        one_more()
     finally:
         stop.set()
         thread.join()
     assert not troubles, f"another client suffered: {troubles[0]!r}"
-    assert done, "the other client never got a turn"
-    with world.connect() as connection:
-        connection.expect_alive()
 
 
 def ended(tcp, seconds=6):

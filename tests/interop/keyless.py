@@ -128,11 +128,13 @@ def context(directory, client="edge-1", version=None, ciphers=None, authority=No
 class Connection:
     """One TLS connection, driven by hand."""
 
-    def __init__(self, address, tls):
+    def __init__(self, address, tls, session=None):
         self.socket = socket.create_connection(address, timeout=PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = tls.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
+        self.tls = tls.wrap_bio(
+            self.incoming, self.outgoing, server_hostname="localhost", session=session
+        )
         self.plain = bytearray()
         self.next_id = 1
         self._handshake()

@@ -131,6 +131,7 @@ fn run(suite: &str, io: Io, certificate: Certificate, keys: &[KeyKind]) {
         "{io:?} should be served by {}:\n{build}",
         io.taken()
     );
+    let open_files = server.open_files();
     let certificate = match certificate {
         Certificate::Ecdsa => "ecdsa",
         Certificate::Rsa => "rsa",
@@ -157,6 +158,8 @@ fn run(suite: &str, io: Io, certificate: Certificate, keys: &[KeyKind]) {
         log.matching("panicked").is_empty(),
         "something panicked:\n{log}"
     );
+    // The metrics were read over a connection that may still have been open when they were counted.
+    server.wait_for_open_files(open_files + 1);
     let status = server.stop();
     assert!(
         status.success(),

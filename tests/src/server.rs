@@ -1,6 +1,7 @@
 //! The real daemon as a process.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -135,6 +136,27 @@ impl KeyServer {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its open file descriptors.
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .expect("the process runs")
+            .count()
+    }
+
+    /// Waits until it has at most this many open file descriptors.
+    pub fn wait_for_open_files(&self, at_most: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.open_files() > at_most {
+            let open = self.open_files();
+            assert!(
+                Instant::now() < deadline,
+                "{open} open files, not {at_most}:\n{}",
+                self.log
+            );
+            thread::sleep(GLANCE);
+        }
     }
 
     /// Whether it still runs.
