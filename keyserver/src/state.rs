@@ -62,7 +62,7 @@ impl ServerState {
         let prover = Prover::new(&config.accel).map_err(LoadError::Engine)?;
         let snapshot = Snapshot::load(config, 1)?;
         prover.prove(&snapshot, None)?;
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(Arc::clone(&engine));
         metrics.reload(true);
         metrics.set_keys(snapshot.keys.len());
         metrics.set_certificate_expiry(snapshot.certificate_expiry);

@@ -1,5 +1,6 @@
-//! What must hold for any bytes. Each function is one fuzz target's body, and panics when its
-//! property does not hold; ordinary tests call them with every file of the kept corpus.
+//! What must hold for any bytes, on the wire. Each function is one fuzz target's body, and panics
+//! when its property does not hold; an ordinary test includes this file and calls them with every
+//! file of the kept corpus.
 #![allow(
     dead_code,
     clippy::allow_attributes,

@@ -7,17 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
-use accel::Class;
+use accel::{Class, Engine};
 use keyless_protocol::Opcode;
-use prometheus_client::encoding::text;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::process::ProcessCollector;
 pub use super::shards::Stage;
-use super::shards::{Shards, ShardsCollector};
+use super::shards::{Shards, ShardsCollector, encode_one};
 use crate::clock;
 
 type Labels = Vec<(&'static str, &'static str)>;
@@ -46,14 +48,15 @@ struct Control {
 }
 
 impl Metrics {
-    /// All figures at zero.
+    /// All figures at zero; those of `engine` as it keeps them.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(engine: Arc<Engine>) -> Self {
         let shards = Arc::new(Shards::new());
         let control = Control::new();
         let mut registry = Registry::default();
         control.register(&mut registry);
         registry.register_collector(Box::new(ShardsCollector(Arc::clone(&shards))));
+        registry.register_collector(Box::new(EngineCollector(engine)));
         registry.register_collector(Box::new(ProcessCollector));
         Self {
             registry,
@@ -148,14 +151,6 @@ impl Metrics {
     #[must_use]
     pub fn inflight_now(&self) -> i64 {
         self.shards.level(|shard| &shard.inflight)
-    }
-
-    /// A result did not verify and was withheld.
-    pub fn key_operation_check_failed(&self) {
-        self.shards
-            .mine()
-            .check_failures
-            .fetch_add(1, Ordering::Relaxed);
     }
 
     /// Requests so far, by result.
@@ -287,9 +282,35 @@ impl Control {
     }
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
+/// What the engine counts about itself.
+#[derive(Debug)]
+struct EngineCollector(Arc<Engine>);
+
+impl Collector for EngineCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let counters = self.0.counters();
+        encode_one(
+            &mut encoder,
+            "keyserver_key_operation_check_failures",
+            "Results that did not verify and were withheld: above 0, this machine is failing.",
+            &ConstCounter::new(counters.check_failures),
+        )?;
+        encode_one(
+            &mut encoder,
+            "keyserver_key_operation_fallbacks",
+            "Key operations that were done again, one by one.",
+            &ConstCounter::new(counters.fallbacks),
+        )?;
+        let mut family = encoder.encode_descriptor(
+            "keyserver_key_operations",
+            "Key operations, in lanes of a batch or one by one.",
+            None,
+            MetricType::Counter,
+        )?;
+        for (path, count) in [("batch", counters.batched), ("single", counters.single)] {
+            ConstCounter::new(count).encode(family.encode_family(&[("path", path)])?)?;
+        }
+        Ok(())
     }
 }
 

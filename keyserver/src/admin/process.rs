@@ -22,23 +22,23 @@ impl Collector for ProcessCollector {
         };
         gauge(
             "process_resident_memory_bytes",
-            "Memory of this process that is in RAM",
+            "Memory of this process that is in RAM.",
             status_kib("VmRSS:").map(|kib| kib.saturating_mul(1024)),
         )?;
         gauge(
             "process_open_fds",
-            "Open file descriptors",
+            "Open file descriptors.",
             open_descriptors(),
         )?;
-        gauge("process_threads", "Threads", status_kib("Threads:"))?;
+        gauge("process_threads", "Threads.", status_kib("Threads:"))?;
         let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
         let limit = limit.ok().and_then(|(soft, _)| i64::try_from(soft).ok());
-        gauge("process_max_fds", "Open file descriptors allowed", limit)?;
+        gauge("process_max_fds", "Open file descriptors allowed.", limit)?;
         if let Some(seconds) = cpu_seconds() {
             let metric = ConstCounter::new(seconds);
             metric.encode(encoder.encode_descriptor(
                 "process_cpu_seconds",
-                "CPU time used by this process",
+                "CPU time used by this process.",
                 None,
                 metric.metric_type(),
             )?)?;

@@ -83,7 +83,6 @@ pub(super) struct Shard {
     pub(super) connections: AtomicI64,
     pub(super) connections_opened: AtomicU64,
     pub(super) inflight: AtomicI64,
-    pub(super) check_failures: AtomicU64,
 }
 
 #[derive(Default)]
@@ -157,7 +156,6 @@ impl Shard {
             connections: AtomicI64::default(),
             connections_opened: AtomicU64::default(),
             inflight: AtomicI64::default(),
-            check_failures: AtomicU64::default(),
         }
     }
 
@@ -207,26 +205,20 @@ impl Collector for ShardsCollector {
         encode_one(
             &mut encoder,
             "keyserver_connections",
-            "Client connections that are open",
+            "Client connections that are open.",
             &level(|shard| &shard.connections),
         )?;
         encode_one(
             &mut encoder,
             "keyserver_connections_opened",
-            "Client connections that were accepted",
+            "Client connections that were accepted.",
             &total(|shard| &shard.connections_opened),
         )?;
         encode_one(
             &mut encoder,
             "keyserver_inflight",
-            "Requests that were admitted and not yet answered",
+            "Requests that were admitted and not yet answered.",
             &level(|shard| &shard.inflight),
-        )?;
-        encode_one(
-            &mut encoder,
-            "keyserver_key_operation_check_failures",
-            "Results that did not verify and were withheld; anything but 0 means a fault in this machine",
-            &total(|shard| &shard.check_failures),
         )
     }
 }
@@ -235,7 +227,7 @@ impl ShardsCollector {
     fn encode_requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut family = encoder.encode_descriptor(
             "keyserver_requests",
-            "Requests answered, by operation, algorithm of the key and result",
+            "Requests answered, by operation, algorithm of the key and result.",
             None,
             MetricType::Counter,
         )?;
@@ -259,14 +251,14 @@ impl ShardsCollector {
     fn encode_stages(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut family = encoder.encode_descriptor(
             "keyserver_request_duration_seconds",
-            "Time of admitted requests: waiting for a crypto thread, computing, in all",
+            "Time of admitted requests: waiting for a crypto thread, computing, in all.",
             None,
             MetricType::Histogram,
         )?;
         let bounds = BOUNDS_US
             .iter()
             .map(|micros| Duration::from_micros(*micros).as_secs_f64());
-        let bounds: Vec<f64> = bounds.chain([f64::MAX]).collect();
+        let bounds: Vec<f64> = bounds.chain([f64::INFINITY]).collect();
         for stage in Stage::ALL {
             let at = stage as usize;
             let buckets: Vec<(f64, u64)> = (bounds.iter().enumerate())
@@ -289,7 +281,7 @@ impl ShardsCollector {
     fn encode_batches(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut family = encoder.encode_descriptor(
             "keyserver_batch_fill",
-            "Jobs that a crypto thread took at once, by class",
+            "Jobs that a crypto thread took at once, by class.",
             None,
             MetricType::Histogram,
         )?;
@@ -304,7 +296,7 @@ impl ShardsCollector {
                 buckets.push((jobs, batches));
             }
             if count > 0 {
-                buckets.push((f64::MAX, 0));
+                buckets.push((f64::INFINITY, 0));
                 family
                     .encode_family(&[("class", class.name())])?
                     .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
@@ -316,7 +308,7 @@ impl ShardsCollector {
     fn encode_queues(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut family = encoder.encode_descriptor(
             "keyserver_queue_depth",
-            "Jobs waiting for a crypto thread, by class",
+            "Jobs waiting for a crypto thread, by class.",
             None,
             MetricType::Gauge,
         )?;
@@ -328,7 +320,7 @@ impl ShardsCollector {
     }
 }
 
-fn encode_one(
+pub(super) fn encode_one(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,

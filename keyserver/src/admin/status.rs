@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -77,7 +78,7 @@ impl Status {
             engine: engine.to_owned(),
             generation: snapshot.generation,
             last_reload_successful: server.metrics.last_reload_ok(),
-            config: snapshot.config.path.display().to_string(),
+            config: absolute(&snapshot.config.path),
             keys: snapshot.keys.len(),
             clients: snapshot.policy.client_count(),
             connections: server.metrics.connections(),
@@ -144,6 +145,14 @@ impl fmt::Display for Status {
             .iter()
             .try_for_each(|warning| writeln!(f, "warning      {warning}"))
     }
+}
+
+/// The path as seen from anywhere; as it was given if the working directory is gone.
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path)
+        .unwrap_or_else(|_| path.to_owned())
+        .display()
+        .to_string()
 }
 
 /// `3d 4h`, `4h 5min`, `5min 6s`, `6s`.

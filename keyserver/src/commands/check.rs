@@ -23,11 +23,7 @@ pub(crate) fn check(path: &Path) -> Result<(), Failure> {
         Prover::new(&config.accel).map_err(|error| Failure::start(LoadError::Engine(error)))?;
     let snapshot = Snapshot::load(config, 1).map_err(Failure::start)?;
     prover.prove(&snapshot, None).map_err(Failure::start)?;
-    report(
-        "ok",
-        "keys",
-        &format!("{}; each has signed once for a test", key_types(&snapshot)),
-    );
+    report("ok", "keys", &key_types(&snapshot));
     report("ok", "certificate", &certificate(&snapshot));
     report("ok", "clients", &snapshot.policy.client_count().to_string());
     machine(&snapshot.config);
@@ -59,7 +55,7 @@ fn report(mark: &str, what: &str, text: &str) {
     output::line(&format!("{mark} {gap}{text}"));
 }
 
-/// `7: 2 p-256, 5 rsa-2048`.
+/// `7: 2 p-256, 5 rsa-2048; each has signed once for a test`.
 fn key_types(snapshot: &Snapshot) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for (_, entry) in snapshot.keys.iter() {
@@ -70,6 +66,9 @@ fn key_types(snapshot: &Snapshot) -> String {
         let separator = if position == 0 { ": " } else { ", " };
         // Writing to a string does not fail.
         let _ = write!(text, "{separator}{count} {name}");
+    }
+    if !snapshot.keys.is_empty() {
+        text.push_str("; each has signed once for a test");
     }
     text
 }

@@ -63,16 +63,19 @@ fn next_steps(directory: &Path, config: &Path, pki: &Pki) -> String {
     let key = key.display();
     format!(
         "\
-Wrote {config} and, for trials only, a certificate authority with a certificate for the
-server and one for a client.
+Wrote {config}
+and, for trials only, a certificate authority with certificates for the server and a client.
 
-Next:
-  1. a key to serve       (umask 077; openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {key})
-  2. look it over         keyserver check --config {config}
-  3. serve                keyserver run --config {config}
+1. Make a key to serve:
+     (umask 077; openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {key})
+2. See whether all is well:
+     keyserver check --config {config}
+3. Serve:
+     keyserver run --config {config}
 
-A client connects with  {client}  {client_key}  {ca}
-For production, replace the files in pki by those of your own authority, and remove ca-key.pem.
+A client connects with the certificate {client},
+its key {client_key} and the authority {ca}.
+For production, put the files of your own authority in their place, and remove ca-key.pem.
 "
     )
 }

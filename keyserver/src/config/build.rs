@@ -316,16 +316,21 @@ fn output_bytes(section: &Section<'_>) -> Option<usize> {
 
 fn shutdown(section: &Section<'_>) -> Shutdown {
     let defaults = Shutdown::default();
-    let spread = time(section, "spread", Duration::ZERO, 600).unwrap_or(defaults.spread);
+    let spread = time(section, "spread", Duration::ZERO, 600);
     let limit = period(section, "limit", 3600);
     section.finish();
-    if let Some(limit) = limit.filter(|limit| *limit < spread) {
+    if let (Some(spread), Some(limit)) = (spread, limit)
+        && limit < spread
+    {
         section.problem(
             format!("`shutdown.limit` ({limit:?}) is shorter than `shutdown.spread` ({spread:?})"),
-            "raise the limit: connections are cut at the limit, closed politely during the spread"
+            "raise the limit: connections are closed politely during the spread, cut at the limit"
                 .to_owned(),
         );
     }
+    // With one of the two given, the other's default gives way.
+    let spread =
+        spread.unwrap_or_else(|| limit.map_or(defaults.spread, |limit| limit.min(defaults.spread)));
     Shutdown {
         spread,
         limit: limit.unwrap_or_else(|| defaults.limit.max(spread)),

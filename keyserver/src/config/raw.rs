@@ -449,7 +449,7 @@ mod tests {
         assert_eq!(distance("adress", "address"), 1);
         assert_eq!(distance("lsiten", "listen"), 1);
         assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("clients", "keys"), 6);
+        assert_eq!(distance("clients", "keys"), 5);
     }
 
     #[test]

@@ -136,6 +136,7 @@ impl<S: Stream> Shard<S> {
         job.admitted_at = now;
         job.deadline = now + patience;
         connection.job_started();
+        self.metrics().inflight(1);
         self.gathered.borrow_mut().push(job);
     }
 
@@ -167,6 +168,7 @@ impl<S: Stream> Shard<S> {
     }
 
     fn reply_to(&self, job: &Job, outcome: Result<&[u8], ErrorCode>, result: &'static str) {
+        self.metrics().inflight(-1);
         if let Some(admitted) = &job.admitted {
             self.metrics()
                 .request(admitted.opcode(), Some(job.class), result);

@@ -1,7 +1,4 @@
 //! Feeds any bytes to `properties::info`.
 #![no_main]
 
-#[path = "../properties.rs"]
-mod properties;
-
 libfuzzer_sys::fuzz_target!(|data: &[u8]| properties::info(data));
