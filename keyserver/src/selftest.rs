@@ -80,7 +80,8 @@ impl Prover {
             let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
             let mut result = work();
             for helper in helpers {
-                result = result.and(helper.join().unwrap_or_else(|panic| resume_unwind(panic)));
+                let helped = helper.join().unwrap_or_else(|panic| resume_unwind(panic));
+                result = result.and(helped);
             }
             result
         })

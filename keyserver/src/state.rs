@@ -174,7 +174,8 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         ("shutdown", old.shutdown != new.shutdown),
     ]
     .into_iter()
-    .filter_map(|(section, changed)| changed.then(|| section.to_owned()))
+    .filter(|(_, changed)| *changed)
+    .map(|(section, _)| section.to_owned())
     .collect()
 }
 

@@ -41,10 +41,14 @@ impl AdminThreads {
             .socket
             .as_deref()
             .map(|path| socket::ControlSocket::start(path, state));
-        Ok(Self {
+        let threads = Self {
             http: http.transpose()?,
             socket: socket.transpose()?,
-        })
+        };
+        if let Some(address) = threads.metrics_addr() {
+            tracing::info!(%address, "metrics and health");
+        }
+        Ok(threads)
     }
 
     /// Where metrics are served, if they are.

@@ -3,6 +3,7 @@
 #![allow(
     dead_code,
     clippy::allow_attributes,
+    clippy::unwrap_used,
     reason = "every test binary compiles this file and uses a part of it"
 )]
 
