@@ -203,7 +203,8 @@ fn invitation(server: &Server, pki: &Pki) -> String {
     let _ = write!(
         text,
         "\nPut load on it\n  loadgen run --target {address} --server-name localhost \\\n    \
-         --ca {} \\\n    --cert {} \\\n    --key {}\n\nServing until Ctrl-C.\n",
+         --ca {} \\\n    --cert {} \\\n    --key {} \\\n    \
+         --mix rsa2048=65,p256=30,ping=5 --rate 500\n\nServing until Ctrl-C.\n",
         pki.ca.display(),
         pki.client.display(),
         pki.client_key.display()
