@@ -9,17 +9,32 @@ use serde_json::Value;
 
 use crate::World;
 
-const KEYS: [KeyKind; 5] =
-    [KeyKind::Rsa2048, KeyKind::P256, KeyKind::P384, KeyKind::P521, KeyKind::Ed25519];
+const KEYS: [KeyKind; 5] = [
+    KeyKind::Rsa2048,
+    KeyKind::P256,
+    KeyKind::P384,
+    KeyKind::P521,
+    KeyKind::Ed25519,
+];
 
 fn loadgen(world: &World, more: &[&str]) -> Output {
     let mut command = Command::new(binaries::loadgen());
     command.args(["run", "--target", &world.server.address().to_string()]);
-    command.args(["--server-name", "localhost", "--timeout", "30s", "--no-progress"]);
-    for (option, file) in
-        [("--ca", "ca.pem"), ("--cert", "edge-1.pem"), ("--key", "edge-1-key.pem")]
-    {
-        command.arg(option).arg(world.fixture.path(Path::new("pki").join(file)));
+    command.args([
+        "--server-name",
+        "localhost",
+        "--timeout",
+        "30s",
+        "--no-progress",
+    ]);
+    for (option, file) in [
+        ("--ca", "ca.pem"),
+        ("--cert", "edge-1.pem"),
+        ("--key", "edge-1-key.pem"),
+    ] {
+        command
+            .arg(option)
+            .arg(world.fixture.path(Path::new("pki").join(file)));
     }
     command.args(more).output().unwrap()
 }
@@ -42,10 +57,29 @@ fn a_mixed_load_verifies(backend: &str) {
     let world = World::with_config(&KEYS, &ServerConfig::default().io_backend(backend));
     let mix = "rsa2048=3,p256=4,p384=1,p521=1,ed25519=4,rsa2048-decrypt=1,ping=6";
     // Objectives are about the answers, not about how fast a busy machine gives them.
-    let always = ["-w", "0s", "--verify", "all", "--fail-on", "slo", "--slo", "errors<0%"];
+    let always = [
+        "-w",
+        "0s",
+        "--verify",
+        "all",
+        "--fail-on",
+        "slo",
+        "--slo",
+        "errors<0%",
+    ];
     for load in [
         &["-r", "300", "-d", "3s", "-c", "4"][..],
-        &["--closed", "-n", "1000", "-c", "4", "--inflight-per-conn", "16", "--pad", "pkcs1"],
+        &[
+            "--closed",
+            "-n",
+            "1000",
+            "-c",
+            "4",
+            "--inflight-per-conn",
+            "16",
+            "--pad",
+            "pkcs1",
+        ],
     ] {
         let result = result(&world, &[&["--mix", mix], &always[..], load].concat());
         let requests = count(&result, "/result/requests");
@@ -56,7 +90,10 @@ fn a_mixed_load_verifies(backend: &str) {
         assert_eq!(result["result"]["errors"], serde_json::json!({}));
         assert_eq!(result["target"]["server"]["server"], "keyserver");
         for class in 0..7 {
-            assert!(count(&result, &format!("/result/by_class/{class}/ok")) > 0, "{result}");
+            assert!(
+                count(&result, &format!("/result/by_class/{class}/ok")) > 0,
+                "{result}"
+            );
         }
     }
 }
@@ -81,5 +118,8 @@ fn a_class_without_a_grant_is_refused_before_the_load() {
     let output = loadgen(&world, &["--closed", "--mix", "rsa2048-decrypt"]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{errors}");
-    assert!(errors.contains("rsa2048-decrypt") && errors.contains("p256"), "{errors}");
+    assert!(
+        errors.contains("rsa2048-decrypt") && errors.contains("p256"),
+        "{errors}"
+    );
 }
