@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use accel::{EngineError, Key, KeyFileError, KeyIndex, KeyTable, LoadRules, LoadedKey};
-use rustls::ServerConfig;
 
 use crate::clock;
 use crate::config::{Config, ConfigError, KeyLocation, KeySource};
 use crate::policy::Policy;
 use crate::policy::rules::KeyName;
+use crate::tls::ServerConfig;
 use crate::tls::certs::{self, CertificateError};
 
 /// A certificate with fewer days left is worth a warning.

@@ -36,7 +36,8 @@ const ANY: &[&str] = &[
 
 fn check(files: &[File]) -> Vec<String> {
     let mut findings = Vec::new();
-    for file in files {
+    // What a fuzzer found may hold any text.
+    for file in files.iter().filter(|file| !file.path.contains("/corpus/")) {
         let extension = std::path::Path::new(&file.path)
             .extension()
             .unwrap_or_default();

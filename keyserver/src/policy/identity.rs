@@ -7,6 +7,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::Match;
+use crate::tls;
 
 /// What a client certificate says about its owner. The chain has been verified by TLS before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +38,7 @@ impl PeerIdentity {
             dns: Vec::new(),
             uri: Vec::new(),
             subject: subject_text(&parsed),
-            spki_sha256: sha256(parsed.public_key().raw).ok_or(IdentityError)?,
+            spki_sha256: tls::sha256(parsed.public_key().raw).ok_or(IdentityError)?,
         };
         let names = parsed
             .subject_alternative_name()
@@ -134,16 +135,4 @@ fn escape_into(text: &mut String, value: &str) {
         }
         text.push(character);
     }
-}
-
-/// SHA-256 through the TLS library: the server links no second implementation.
-fn sha256(data: &[u8]) -> Option<[u8; 32]> {
-    let suite = rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13()?;
-    suite
-        .common
-        .hash_provider
-        .hash(data)
-        .as_ref()
-        .try_into()
-        .ok()
 }

@@ -30,7 +30,7 @@ use super::table::ConnectionId;
 use crate::framing::{FrameBuffer, Front};
 use crate::policy::{ClientId, PeerIdentity};
 use crate::tls::session::{Ingested, TlsSession};
-use crate::{clock, limits};
+use crate::{clock, limits, tls};
 
 /// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,7 +207,7 @@ impl<S: Stream> Connection<S> {
             }
             Err(error) => {
                 if self.phase.get() == Phase::Handshaking {
-                    shard.metrics().handshake_failed(reason_of(&error));
+                    shard.metrics().handshake_failed(tls::failure_reason(&error));
                     tracing::debug!(peer = %self.peer, %error, "TLS handshake failed");
                 }
                 self.finish();
@@ -359,16 +359,5 @@ impl<S: Stream> Connection<S> {
     /// Who the peer is in the policy of the moment.
     pub(crate) fn client(&self) -> Option<ClientId> {
         self.client.get()
-    }
-}
-
-/// A word for the metric; the whole error goes to the log.
-fn reason_of(error: &rustls::Error) -> &'static str {
-    match error {
-        rustls::Error::NoCertificatesPresented => "no-certificate",
-        rustls::Error::InvalidCertificate(_) => "certificate",
-        rustls::Error::PeerIncompatible(_) => "incompatible",
-        rustls::Error::AlertReceived(_) => "alert",
-        _ => "protocol",
     }
 }
