@@ -207,7 +207,9 @@ impl<S: Stream> Connection<S> {
             }
             Err(error) => {
                 if self.phase.get() == Phase::Handshaking {
-                    shard.metrics().handshake_failed(tls::failure_reason(&error));
+                    shard
+                        .metrics()
+                        .handshake_failed(tls::failure_reason(&error));
                     tracing::debug!(peer = %self.peer, %error, "TLS handshake failed");
                 }
                 self.finish();
