@@ -24,6 +24,7 @@ use keyserver::policy::{self, ClientId, PeerIdentity, RefusalReason, Right};
 use keyserver::snapshot::{LoadError, Snapshot};
 use keyserver::state::ServerState;
 use rcgen::{ExtendedKeyUsagePurpose, SanType};
+use rustls::HandshakeKind;
 
 fn load(site: &Site) -> Result<Arc<Snapshot>, LoadError> {
     Snapshot::load(Config::load(&site.config())?, 1).map(Arc::new)
@@ -418,6 +419,54 @@ fn the_tls_policy_switches_hold() {
     assert!(connect(classical, quantum).is_err());
 }
 
+#[test]
+fn tls_1_2_resumes_by_ticket_and_tls_1_3_gives_none() {
+    let site = Site::new();
+    let (certificate, key) = site.issue(params("edge-1"));
+    let server = Arc::clone(&snapshot(&site).tls);
+    let full = HandshakeKind::Full;
+    for (version, second) in [
+        (&rustls::version::TLS12, HandshakeKind::Resumed),
+        (&rustls::version::TLS13, full),
+    ] {
+        let client = Arc::new(client_config(&site, Some((&certificate, &key)), &[version]));
+        assert_eq!(
+            handshake(Arc::clone(&client), Arc::clone(&server)),
+            Ok(full)
+        );
+        assert_eq!(
+            handshake(Arc::clone(&client), Arc::clone(&server)),
+            Ok(second)
+        );
+        // After a reload nobody resumes: the trust of before may have ended.
+        let reloaded = Arc::clone(&snapshot(&site).tls);
+        assert_eq!(handshake(client, reloaded), Ok(full));
+    }
+}
+
+#[test]
+fn tls_1_2_speaks_aes_256_and_nothing_else() {
+    let site = Site::new();
+    let (certificate, key) = site.issue(params("edge-1"));
+    let server = Arc::clone(&snapshot(&site).tls);
+    let offers = |suite| {
+        let provider = rustls::crypto::CryptoProvider {
+            cipher_suites: vec![suite],
+            ..rustls::crypto::aws_lc_rs::default_provider()
+        };
+        let versions = &[&rustls::version::TLS12];
+        let client = client_with(&site, Some((&certificate, &key)), versions, provider);
+        connect(client, Arc::clone(&server))
+    };
+    use rustls::crypto::aws_lc_rs::cipher_suite;
+    assert_eq!(
+        offers(cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
+        Ok(())
+    );
+    assert!(offers(cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256).is_err());
+    assert!(offers(cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256).is_err());
+}
+
 type Versions<'a> = &'a [&'static rustls::SupportedProtocolVersion];
 type Pair<'a> = Option<(&'a rcgen::Certificate, &'a rcgen::KeyPair)>;
 
@@ -457,13 +506,20 @@ fn client_with(
     }
 }
 
-/// A handshake in memory.
 fn connect(
     client: rustls::ClientConfig,
     server: Arc<rustls::ServerConfig>,
 ) -> Result<(), rustls::Error> {
+    handshake(Arc::new(client), server).map(|_| ())
+}
+
+/// A handshake in memory.
+fn handshake(
+    client: Arc<rustls::ClientConfig>,
+    server: Arc<rustls::ServerConfig>,
+) -> Result<HandshakeKind, rustls::Error> {
     let name = "localhost".try_into().unwrap();
-    let mut client = rustls::ClientConnection::new(Arc::new(client), name)?;
+    let mut client = rustls::ClientConnection::new(client, name)?;
     let mut server = rustls::ServerConnection::new(server)?;
     for _ in 0..10 {
         let mut wire = Vec::new();
@@ -490,7 +546,8 @@ fn connect(
                     .peer_certificates()
                     .is_some_and(|chain| !chain.is_empty())
             );
-            return Ok(());
+            // What the server sent last (a ticket) was read above.
+            return Ok(server.handshake_kind().unwrap());
         }
     }
     panic!("the handshake does not end");

@@ -5,8 +5,6 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keyserver_client::{Client, KeyEntry, KeyId, SignatureAlgorithm, TlsIdentity};
-use rustls::SignatureScheme;
-use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
@@ -14,6 +12,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use super::trial::Pki;
 use super::{Failure, output};
 use crate::clock;
+use crate::tls::verify::Scheme;
 
 /// What is signed.
 const MESSAGE: &[u8] = b"keyserver demo";
@@ -84,7 +83,7 @@ struct Operation {
     /// `None`: decrypt.
     algorithm: Option<SignatureAlgorithm>,
     /// How the answer is verified.
-    scheme: SignatureScheme,
+    scheme: Scheme,
 }
 
 impl Operation {
@@ -93,27 +92,27 @@ impl Operation {
         let ecdsa_sha256 = Self {
             name: "sign ECDSA SHA-256",
             algorithm: Some(SignatureAlgorithm::EcdsaSha256),
-            scheme: SignatureScheme::ECDSA_NISTP256_SHA256,
+            scheme: Scheme::EcdsaSha256,
         };
         let ecdsa_sha384 = Self {
             name: "sign ECDSA SHA-384",
             algorithm: Some(SignatureAlgorithm::EcdsaSha384),
-            scheme: SignatureScheme::ECDSA_NISTP384_SHA384,
+            scheme: Scheme::EcdsaSha384,
         };
         let ed25519 = Self {
             name: "sign Ed25519",
             algorithm: Some(SignatureAlgorithm::Ed25519),
-            scheme: SignatureScheme::ED25519,
+            scheme: Scheme::Ed25519,
         };
         let pss = Self {
             name: "sign RSA-PSS SHA-256",
             algorithm: Some(SignatureAlgorithm::RsaPssSha256),
-            scheme: SignatureScheme::RSA_PSS_SHA256,
+            scheme: Scheme::RsaPssSha256,
         };
         let decrypt = Self {
             name: "decrypt",
             algorithm: None,
-            scheme: SignatureScheme::RSA_PKCS1_SHA256,
+            scheme: Scheme::RsaPkcs1Sha256,
         };
         match key.key_type.as_str() {
             "p-256" => vec![ecdsa_sha256],
@@ -126,7 +125,7 @@ impl Operation {
     /// Asks the server.
     async fn ask(self, client: &Client, entry: &KeyEntry) -> Result<Vec<u8>, String> {
         let key = KeyId::try_from(entry).map_err(|error| error.to_string())?;
-        let hash = self.hash().ok_or("no hash function")?;
+        let hash = self.scheme.input(MESSAGE).ok_or("no hash function")?;
         match self.algorithm {
             Some(algorithm) => client.sign(&key, algorithm, &hash).await,
             None => {
@@ -137,39 +136,10 @@ impl Operation {
         .map_err(|error| error.to_string())
     }
 
-    /// The hash of [`MESSAGE`] that the algorithm wants; for Ed25519 the message itself.
-    fn hash(self) -> Option<Vec<u8>> {
-        let suite = match self.scheme {
-            SignatureScheme::ED25519 => return Some(MESSAGE.to_vec()),
-            SignatureScheme::ECDSA_NISTP384_SHA384 => cipher_suite::TLS13_AES_256_GCM_SHA384,
-            _ => cipher_suite::TLS13_AES_128_GCM_SHA256,
-        };
-        let hash = suite.tls13()?.common.hash_provider.hash(MESSAGE);
-        Some(hash.as_ref().to_vec())
-    }
-
     /// Whether `answer` is right for the public key of `entry`.
     fn verify(self, entry: &KeyEntry, answer: &[u8]) -> bool {
-        let Ok(der) = STANDARD.decode(&entry.spki) else {
-            return false;
-        };
-        let Ok((_, spki)) = SubjectPublicKeyInfo::from_der(&der) else {
-            return false;
-        };
-        let public_key = &*spki.subject_public_key.data;
-        let algorithms = default_provider().signature_verification_algorithms;
-        let of_scheme = algorithms
-            .mapping
-            .iter()
-            .filter(|(scheme, _)| *scheme == self.scheme);
-        of_scheme
-            .flat_map(|(_, candidates)| *candidates)
-            .any(|candidate| {
-                // Each curve has an algorithm of its own: those of another curve do not verify.
-                candidate
-                    .verify_signature(public_key, MESSAGE, answer)
-                    .is_ok()
-            })
+        let spki = STANDARD.decode(&entry.spki);
+        spki.is_ok_and(|spki| self.scheme.verifies(&spki, MESSAGE, answer))
     }
 }
 

@@ -2,6 +2,8 @@
 
 pub mod certs;
 pub(crate) mod session;
+#[cfg(feature = "trial")]
+pub(crate) mod verify;
 
 pub use rustls::ServerConfig;
 
