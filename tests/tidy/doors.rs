@@ -10,13 +10,11 @@ const DOORS: &[(&str, &[&str])] = &[
     ("aws_lc_sys", &["accel/src/aws_lc.rs", "accel/benches/"]),
     // io_uring: one of the two kinds of I/O thread.
     ("tokio_uring", &["keyserver/src/shard/"]),
-    // TLS: the session of the server, of the client, and of tests that play a peer by hand. The
-    // trial checks signatures with it, because it must not be the library that made them.
+    // TLS: the session of the server, of the client, and of tests that play a peer by hand.
     (
         "rustls",
         &[
             "keyserver/src/tls/",
-            "keyserver/src/commands/exercise.rs",
             "client-lib/src/",
             "client-lib/tests/",
             "keyserver/tests/",

@@ -5,13 +5,16 @@ use crate::tree::{self, File};
 /// Lines a source file may have.
 const FILE_LINES_MAX: usize = 600;
 
-/// Columns a line of Rust may have. rustfmt breaks code at 100; this leaves room for the strings
-/// and tables that it does not break.
-const LINE_COLUMNS_MAX: usize = 130;
+/// Columns a line of Rust may have. rustfmt breaks code at 100 and leaves comments as they are.
+const LINE_COLUMNS_MAX: usize = 140;
 
 /// Files that are longer, with their length when they were let in and the reason. The number may
 /// only go down; a file that has become short leaves the list.
-const LONGER: &[(&str, usize, &str)] = &[];
+const LONGER: &[(&str, usize, &str)] = &[(
+    "keyserver/tests/cli.rs",
+    640,
+    "one case for each thing that the two programs print, read from top to bottom",
+)];
 
 fn check(files: &[File], longer: &[(&str, usize, &str)]) -> Vec<String> {
     let mut findings = Vec::new();
@@ -31,8 +34,7 @@ fn check(files: &[File], longer: &[(&str, usize, &str)]) -> Vec<String> {
         }
         for (number, line) in file.text.lines().enumerate() {
             let columns = line.chars().count();
-            // A line without a place to break, such as a long address or a test vector, may stay.
-            if columns > LINE_COLUMNS_MAX && line.split_whitespace().count() > 4 {
+            if columns > LINE_COLUMNS_MAX && can_be_broken(line) {
                 findings.push(format!(
                     "{path}:{}: {columns} columns, at most {LINE_COLUMNS_MAX}",
                     number + 1
@@ -41,6 +43,14 @@ fn check(files: &[File], longer: &[(&str, usize, &str)]) -> Vec<String> {
         }
     }
     findings
+}
+
+/// False for a row of a table in a comment, for a line that is one string (a message is found best in
+/// one piece), and for a line with few places to break, such as a test vector.
+fn can_be_broken(line: &str) -> bool {
+    let text = line.trim_start();
+    let is_row = text.trim_start_matches(['/', '!', ' ']).starts_with('|');
+    !is_row && !text.starts_with('"') && text.split_whitespace().count() > 4
 }
 
 #[test]
