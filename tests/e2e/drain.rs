@@ -1,0 +1,157 @@
+//! SIGTERM while clients are at work.
+
+use keyserver_client::{Connection, KeyId, Opcode, Request};
+use keyserver_tests::{KeyKind, KeyServer, ServerConfig};
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::{World, on_both_backends};
+
+on_both_backends!(
+    every_reply_in_flight_is_delivered,
+    a_client_is_told_to_leave
+);
+
+/// Connections are told to leave within this time, instead of the 10 s that spread a real load.
+const SPREAD: &str = "[shutdown]\nspread = \"200ms\"\n";
+
+fn world(backend: &str, key: KeyKind) -> World {
+    let mut config = ServerConfig::default().io_backend(backend);
+    config.extra = SPREAD.to_owned();
+    World::with_config(&[key], &config)
+}
+
+/// A connection that is driven by hand, so that it is known what is in flight.
+struct Driven {
+    connection: Connection,
+    stream: TcpStream,
+    replies: Vec<u32>,
+}
+
+impl Driven {
+    async fn connect(world: &World) -> Self {
+        let connection = Connection::new(&world.identity(), "localhost").unwrap();
+        let stream = TcpStream::connect(world.server.address()).await.unwrap();
+        Self {
+            connection,
+            stream,
+            replies: Vec::new(),
+        }
+    }
+
+    async fn send(&mut self) {
+        let mut out = Vec::new();
+        self.connection.transmit(&mut out).unwrap();
+        self.stream.write_all(&out).await.unwrap();
+    }
+
+    /// Reads once; false at the end of the stream.
+    async fn read(&mut self) -> bool {
+        let length = self
+            .stream
+            .read(self.connection.read_space())
+            .await
+            .unwrap();
+        if length == 0 {
+            return false;
+        }
+        self.connection.received(length).unwrap();
+        while let Some(reply) = self.connection.next_reply() {
+            self.replies.push(reply.id);
+        }
+        assert!(self.connection.failure().is_none());
+        true
+    }
+
+    /// Reads until `count` replies are there.
+    async fn read_replies(&mut self, count: usize) {
+        while self.replies.len() < count {
+            self.send().await;
+            assert!(
+                self.read().await,
+                "the server closed after {} replies",
+                self.replies.len()
+            );
+        }
+    }
+}
+
+fn in_flight(server: &KeyServer) -> usize {
+    let value = server.metric(&["keyserver_inflight "]).unwrap();
+    format!("{value}").parse().unwrap()
+}
+
+/// 4 connections with 200 RSA-4096 signatures each; SIGTERM as soon as all are admitted.
+async fn every_reply_in_flight_is_delivered(backend: &str) {
+    const EACH: u32 = 200;
+    let mut world = world(backend, KeyKind::Rsa4096);
+    let keys = world.client().await.keys().await.unwrap();
+    let ski = Some(KeyId::try_from(&keys[0]).unwrap().ski());
+
+    let mut connections = Vec::new();
+    for _ in 0..4 {
+        let mut driven = Driven::connect(&world).await;
+        driven
+            .connection
+            .submit(&Request::new(u32::MAX, Opcode::ServerInfo))
+            .unwrap();
+        driven.read_replies(1).await;
+        driven.replies.clear();
+        for id in 0..EACH {
+            let payload = &[7; 32];
+            let request = Request {
+                ski,
+                payload,
+                ..Request::new(id, Opcode::RsaSignSha256)
+            };
+            driven.connection.submit(&request).unwrap();
+        }
+        connections.push(driven);
+    }
+    for driven in &mut connections {
+        driven.send().await;
+    }
+    // Nothing has been read since, so what the server has answered is what it has counted.
+    let parts = ["keyserver_requests_total", "op=\"rsa-sign-sha256\""];
+    let all = f64::from(EACH) * 4.0;
+    let mut still;
+    loop {
+        let done = world.server.metric(&parts).unwrap_or(0.0);
+        still = in_flight(&world.server);
+        if done + f64::from(u32::try_from(still).unwrap()) >= all {
+            break;
+        }
+    }
+    assert!(still > 0, "the signatures were too fast for this test");
+    world.server.signal(Signal::SIGTERM);
+
+    for driven in &mut connections {
+        while driven.read().await {}
+        driven.replies.sort_unstable();
+        assert_eq!(driven.replies, (0..EACH).collect::<Vec<_>>());
+        assert!(
+            driven.connection.peer_has_closed(),
+            "a TLS close, not a cut"
+        );
+        driven.connection.close_notify();
+        driven.send().await;
+    }
+    drop(connections);
+    assert!(world.server.wait().success());
+}
+
+/// Clients of the library see the close, and their calls say that the server has gone.
+async fn a_client_is_told_to_leave(backend: &str) {
+    let mut world = world(backend, KeyKind::P256);
+    let client = world.client().await;
+    client.ping(b"before").await.unwrap();
+    world.server.signal(Signal::SIGTERM);
+    assert!(world.server.wait().success());
+    let hasty = client.with_deadline(std::time::Duration::from_millis(500));
+    let error = hasty.ping(b"after").await.unwrap_err();
+    assert!(
+        matches!(error, keyserver_client::Error::Network(_)),
+        "{error}"
+    );
+}

@@ -1,0 +1,90 @@
+//! The whole system: the client library against the real daemon, over both I/O backends.
+//!
+//! | module | shows that |
+//! |---|---|
+//! | [`operations`] | every kind of operation, mixed and at once, is answered and verifies |
+//! | [`reload`] | SIGHUP under load fails nothing; a broken key file leaves the old state in force and is seen |
+//! | [`drain`] | SIGTERM under load delivers every reply in flight |
+//! | [`churn`] | connections that are aborted, time out or are dropped leave no descriptor and no memory behind |
+//! | [`loadgen`] | a mixed load of the load generator is answered, and every answer verifies |
+//! | [`uring_rules`] | the faults of tokio-uring that the server works around stay worked around |
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends where something is wrong, and says so by panicking there"
+)]
+
+use std::time::Duration;
+
+use keyserver_client::{Client, ClientBuilder, TlsIdentity};
+use keyserver_tests::{Fixture, KeyKind, KeyServer, ServerConfig};
+
+mod churn;
+mod drain;
+mod loadgen;
+mod operations;
+mod proc;
+mod reload;
+mod uring_rules;
+mod verify;
+
+/// Runs each async function, which takes the name of an I/O backend, as a test of its own on each.
+macro_rules! on_both_backends {
+    ($($name:ident),+ $(,)?) => {
+        mod epoll {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name("epoll").await;
+            })+
+        }
+        mod uring {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name("uring").await;
+            })+
+        }
+    };
+}
+use on_both_backends;
+
+/// A server with these keys on this backend, and everything around it.
+struct World {
+    fixture: Fixture,
+    server: KeyServer,
+}
+
+impl World {
+    fn new(backend: &str, keys: &[KeyKind]) -> Self {
+        Self::with_config(keys, &ServerConfig::default().io_backend(backend))
+    }
+
+    fn with_config(keys: &[KeyKind], config: &ServerConfig) -> Self {
+        let fixture = Fixture::new();
+        for kind in keys {
+            fixture.add_key(kind.name(), *kind);
+        }
+        let server = KeyServer::start(&fixture, config);
+        Self { fixture, server }
+    }
+
+    fn identity(&self) -> TlsIdentity {
+        TlsIdentity::from_files(
+            self.fixture.path("pki/ca.pem"),
+            self.fixture.path("pki/edge-1.pem"),
+            self.fixture.path("pki/edge-1-key.pem"),
+        )
+        .unwrap()
+    }
+
+    /// Deadlines are long: these tests are about what happens, not how fast on a busy machine.
+    fn builder(&self) -> ClientBuilder {
+        let address = self.server.address().to_string();
+        Client::builder(address, "localhost", self.identity())
+            .deadline(Duration::from_secs(60))
+            .connect_limit(Duration::from_secs(30))
+    }
+
+    async fn client(&self) -> Client {
+        self.builder().connect().await.unwrap()
+    }
+}

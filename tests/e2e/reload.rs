@@ -1,0 +1,131 @@
+//! SIGHUP while clients are at work.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use keyserver_client::Client;
+use keyserver_tests::{KeyKind, KeyServer};
+use nix::sys::signal::Signal;
+use tokio::task::JoinHandle;
+
+use crate::proc::wait_for_metric;
+use crate::verify::all_operations;
+use crate::{World, on_both_backends};
+
+on_both_backends!(reload_under_load);
+
+/// Clients that work until they are told to stop. The first failure of any operation is theirs.
+struct Load {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU32>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    async fn start(client: &Client) -> Self {
+        let (stop, done) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU32::new(0)),
+        );
+        let operations = all_operations(client).await;
+        let workers = (0..8_u32)
+            .map(|worker| {
+                let (client, operations) = (client.clone(), operations.clone());
+                let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+                tokio::spawn(async move {
+                    let mut number = worker;
+                    while !stop.load(Ordering::Relaxed) {
+                        let operation = &operations[number as usize % operations.len()];
+                        operation.run(&client, number).await.unwrap();
+                        done.fetch_add(1, Ordering::Relaxed);
+                        number += 1;
+                    }
+                })
+            })
+            .collect();
+        Self {
+            stop,
+            done,
+            workers,
+        }
+    }
+
+    /// Waits until this many more operations have succeeded, and fails when a worker has failed.
+    async fn progress(&self, more: u32) {
+        let goal = self.done.load(Ordering::Relaxed) + more;
+        while self.done.load(Ordering::Relaxed) < goal {
+            assert!(
+                self.workers.iter().all(|worker| !worker.is_finished()),
+                "a worker has failed"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn finish(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for worker in self.workers {
+            worker.await.unwrap();
+        }
+    }
+}
+
+const RESULT: [&str; 1] = ["keyserver_config_last_reload_successful"];
+
+/// Waits until the server has said this often that it has reloaded.
+async fn wait_for_reloads(server: &KeyServer, times: usize) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while server.log().matching("configuration reloaded").len() < times {
+        assert!(
+            Instant::now() < deadline,
+            "no reload {times}:\n{}",
+            server.log()
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn reload_under_load(backend: &str) {
+    let world = World::new(backend, &[KeyKind::Rsa2048, KeyKind::P256]);
+    let client = world.client().await;
+    let load = Load::start(&client).await;
+    load.progress(100).await;
+
+    // Ten reloads, each with another new key.
+    for round in 1..=10 {
+        world
+            .fixture
+            .add_key(&format!("new-{round}"), KeyKind::Ed25519);
+        world.server.signal(Signal::SIGHUP);
+        load.progress(20).await;
+        wait_for_reloads(&world.server, round).await;
+    }
+    assert_eq!(client.keys().await.unwrap().len(), 12);
+
+    // A file that is no key: the old state stays in force, and the failure is plain to see.
+    world.fixture.write("keys/broken.key", "this is no key");
+    world.fixture.add_key("not-yet", KeyKind::P256);
+    world.server.signal(Signal::SIGHUP);
+    wait_for_metric(&world.server, &RESULT, |value| value == 0.0).await;
+    load.progress(200).await;
+    let failures = world.server.log().matching("reload failed");
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert!(failures[0].contains("broken.key"), "{failures:?}");
+    assert!(
+        !world.server.log().to_string().contains("this is no key"),
+        "contents of a key file"
+    );
+    assert_eq!(client.keys().await.unwrap().len(), 12);
+
+    std::fs::remove_file(world.fixture.path("keys/broken.key")).unwrap();
+    world.server.signal(Signal::SIGHUP);
+    wait_for_metric(&world.server, &RESULT, |value| value == 1.0).await;
+    load.progress(200).await;
+    assert_eq!(client.keys().await.unwrap().len(), 13);
+    load.finish().await;
+
+    // All of it over the connection that was there before.
+    assert_eq!(world.server.metric(&["keyserver_connections "]), Some(1.0));
+    assert!(world.server.stop().success());
+}
