@@ -33,6 +33,7 @@ pub(crate) fn run<K: Kernel>(token: Ifma, kernel: K) -> K::Output {
 }
 
 /// The one function compiled for the feature; kernels are inlined into it.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn enter<K: Kernel>(token: Ifma, kernel: K) -> K::Output {
     kernel.run::<Lanes512>(token)
@@ -50,6 +51,11 @@ macro_rules! instruction {
 impl Vector for Lanes512 {
     type Token = Ifma;
     type Mask = __mmask8;
+
+    #[inline(always)]
+    fn call<K: Kernel>(token: Ifma, kernel: K) -> K::Output {
+        run(token, kernel)
+    }
 
     #[inline(always)]
     fn splat(_: Ifma, value: u64) -> Self {

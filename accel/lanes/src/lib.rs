@@ -4,12 +4,15 @@
 mod avx512;
 mod batch;
 mod blocks;
+pub mod curve;
 mod digits;
 mod montgomery;
-#[cfg(test)]
+#[cfg(any(test, feature = "properties"))]
 mod oracle;
 mod portable;
 mod power;
+#[cfg(any(test, feature = "properties"))]
+pub mod properties;
 pub mod rsa;
 mod rsa_key;
 pub mod token;

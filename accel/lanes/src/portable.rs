@@ -36,26 +36,33 @@ fn spread(mask: u8, lane: usize) -> u64 {
     u64::from((mask >> lane) & 1).wrapping_neg()
 }
 
+// Nothing here is inlined: a kernel's body is hundreds of these calls, each eight lanes long, and spelling them all out
+// takes the compiler minutes for code that only tests run.
 impl Vector for Lanes {
     type Token = Portable;
     type Mask = u8;
 
-    #[inline(always)]
+    #[inline(never)]
+    fn call<K: Kernel>(token: Portable, kernel: K) -> K::Output {
+        kernel.run::<Self>(token)
+    }
+
+    #[inline(never)]
     fn splat(_: Portable, value: u64) -> Self {
         Self([value; LANES])
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn load(_: Portable, row: &Row) -> Self {
         Self(row.0)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn store(self, row: &mut Row) {
         row.0 = self.0;
     }
 
-    #[inline(always)]
+    #[inline(never)]
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the low 52 bits are what is asked for"
@@ -65,7 +72,7 @@ impl Vector for Lanes {
         zip(self, low, u64::wrapping_add)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     #[expect(
         clippy::cast_possible_truncation,
         reason = "a 104-bit product shifted by 52 fits"
@@ -75,52 +82,52 @@ impl Vector for Lanes {
         zip(self, high, u64::wrapping_add)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn add(self, other: Self) -> Self {
         zip(self, other, u64::wrapping_add)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn sub(self, other: Self) -> Self {
         zip(self, other, u64::wrapping_sub)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn and(self, other: Self) -> Self {
         zip(self, other, |a, b| a & b)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn or(self, other: Self) -> Self {
         zip(self, other, |a, b| a | b)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn xor(self, other: Self) -> Self {
         zip(self, other, |a, b| a ^ b)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn shr<const K: u32>(self) -> Self {
         zip(self, self, |a, _| a >> K)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn sar<const K: u32>(self) -> Self {
         zip(self, self, |a, _| (a.cast_signed() >> K).cast_unsigned())
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn shl<const K: u32>(self) -> Self {
         zip(self, self, |a, _| a << K)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn shr_by(self, bits: u32) -> Self {
         zip(self, self, |a, _| a.wrapping_shr(bits))
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn eq(self, other: Self) -> u8 {
         let mut mask = 0;
         for (lane, (a, b)) in self.0.into_iter().zip(other.0).enumerate() {
@@ -129,7 +136,7 @@ impl Vector for Lanes {
         mask
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn lt(self, other: Self) -> u8 {
         let mut mask = 0;
         for (lane, (a, b)) in self.0.into_iter().zip(other.0).enumerate() {
@@ -138,7 +145,7 @@ impl Vector for Lanes {
         mask
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn select(mask: u8, set: Self, clear: Self) -> Self {
         let mut result = clear;
         for (lane, (value, set)) in result.0.iter_mut().zip(set.0).enumerate() {
@@ -147,12 +154,12 @@ impl Vector for Lanes {
         result
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn bits(mask: u8) -> u8 {
         mask
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn permute2(index: Self, low: Self, high: Self) -> Self {
         let mut result = [0; LANES];
         for (value, index) in result.iter_mut().zip(index.0) {
@@ -163,7 +170,7 @@ impl Vector for Lanes {
         Self(result)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn permute(self, index: Self) -> Self {
         Self::permute2(zip(index, index, |a, _| a & 7), self, self)
     }

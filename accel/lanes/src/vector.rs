@@ -53,6 +53,10 @@ pub trait Vector: Copy {
     /// One bit a lane, from a comparison.
     type Mask: Copy;
 
+    /// Runs a kernel in a function of its own: for what is used in many places and does not sit in the innermost loop.
+    /// Inlined everywhere, it would cost the compiler minutes and the processor its instruction cache.
+    fn call<K: Kernel>(token: Self::Token, kernel: K) -> K::Output;
+
     /// Every lane `value`.
     fn splat(token: Self::Token, value: u64) -> Self;
     /// Reads a row.
