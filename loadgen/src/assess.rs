@@ -14,6 +14,8 @@ const SEND_LAG_NS_FREE: f64 = 200_000.0;
 const STEAL_MAX: f64 = 0.005;
 /// Answers per offered request below which somebody did not keep up.
 const ACHIEVED_MIN: f64 = 0.995;
+/// With a smaller share of requests that had to wait for a place, it was not the target that did not keep up.
+const HELD_BACK_MIN: f64 = 0.01;
 /// A step of the wall clock during the run.
 const CLOCK_STEP_NS_MAX: u64 = 500_000_000;
 /// Share of failed requests that is too many when no objective says otherwise.
@@ -168,7 +170,7 @@ fn assess_shortfall(args: &RunArgs, outcome: &Outcome, assessment: &mut Assessme
         human_rate(completed / measured_s),
         human_rate(offered / measured_s)
     );
-    if total.held_back + total.unsent > 0 {
+    if float(total.held_back) >= float(total.offered) * HELD_BACK_MIN {
         assessment.notes.push(format!(
             "{rates}: the target did not keep up, and requests waited for a place ({} connections x {}); read the rate as its \
              limit under this load",

@@ -426,3 +426,30 @@ fn threads_share_the_load() {
         .sum();
     assert!(answered > 1900.0, "{answered}");
 }
+
+#[test]
+fn a_target_that_cannot_keep_up_is_told_from_a_generator_that_cannot() {
+    // One place and a server that needs a millisecond per answer at best: a tenth of what is offered.
+    let server = NullServer::start(Faults {
+        delay: Some(Duration::from_millis(1)),
+        ..Faults::default()
+    });
+    let (_, result) = server.run_json(&[
+        "--mix",
+        "ping",
+        "-r",
+        "10k",
+        "-d",
+        "1s",
+        "-w",
+        "0s",
+        "-c",
+        "1",
+        "--inflight-per-conn",
+        "1",
+    ]);
+    let notes = result["validity"]["notes"].to_string();
+    assert!(notes.contains("the target did not keep up"), "{result}");
+    assert!(number(&result, "/result/achieved") < 1100.0);
+    assert!(number(&result, "/result/unsent") > 5000.0);
+}

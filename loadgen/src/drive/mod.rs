@@ -276,6 +276,7 @@ impl Driver {
             self.pump(now_ns);
         }
         let cpu_ns = cpu_at_start.map_or(0, |start| thread_cpu_ns().saturating_sub(start));
+        self.send_the_last(start_ns);
         self.count_unsent(start_ns);
         self.drain();
         if self.count_left == Some(0) {
@@ -354,6 +355,19 @@ impl Driver {
             // When it could have left: the rest of the wait is the generator's own.
             let due_ns = intended_ns.max(self.unblocked_at_ns);
             self.send_one(link, intended_ns, due_ns, now_ns);
+        }
+    }
+
+    /// Open loop: sends what became due between the last turn and the end.
+    fn send_the_last(&mut self, start_ns: u64) {
+        let until_ns = self.meter.window().until_ns;
+        let is_due = |driver: &Self| {
+            let next_ns = driver.schedule.as_ref().map(Schedule::next_ns);
+            next_ns.is_some_and(|next_ns| start_ns.saturating_add(next_ns) < until_ns)
+        };
+        while is_due(self) && !self.blocked && self.count_left != Some(0) {
+            let now_ns = self.now();
+            self.send_due(start_ns, now_ns);
         }
     }
 

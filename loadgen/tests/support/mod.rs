@@ -29,6 +29,8 @@ use serde_json::Value;
 pub(crate) struct Faults {
     /// From this long after the first ping with a payload, hold everything back for so long, once.
     pub stall: Option<(Duration, Duration)>,
+    /// Time taken for every request with a payload.
+    pub delay: Option<Duration>,
     /// Every n-th signature is over something else.
     pub wrong_signature_every: Option<u64>,
     /// Every n-th pong carries something else.
@@ -189,6 +191,7 @@ fn serve(
             if !request.payload.is_empty() {
                 asked += 1;
                 stall(faults, *began.get_or_init(Instant::now));
+                faults.delay.into_iter().for_each(std::thread::sleep);
             }
             if is_nth(faults.hang_up_every, asked) && !request.payload.is_empty() {
                 return None;
