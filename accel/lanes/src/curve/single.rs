@@ -29,7 +29,8 @@ impl<P: Prime<N>, const N: usize> Single<P, N> {
             for (digit, b) in window.iter_mut().zip(other.0) {
                 *digit += a * u128::from(b);
             }
-            let q = (window[0] * inverse) & u128::from(DIGIT_MASK);
+            // Only the low digit of the product is wanted, so it may wrap.
+            let q = window[0].wrapping_mul(inverse) & u128::from(DIGIT_MASK);
             for (digit, modulus) in window.iter_mut().zip(P::MODULUS) {
                 *digit += q * u128::from(modulus);
             }
