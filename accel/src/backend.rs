@@ -30,4 +30,12 @@ pub trait Backend: Send + Sync {
     /// neighbours. Rows may carry different keys and operations; the engine passes at most
     /// [`Backend::lanes`] rows of one class where that is more than 1.
     fn run(&self, jobs: &mut [Job<'_>]);
+
+    /// Like [`Backend::run`], and calls `between` at moments when other work may be slipped in, if the
+    /// batch is a long one. What those moments are depends on the length of the numbers alone, never on
+    /// a key.
+    fn run_yielding(&self, jobs: &mut [Job<'_>], between: &mut dyn FnMut()) {
+        let _ = between;
+        self.run(jobs);
+    }
 }

@@ -71,11 +71,7 @@ pub(crate) async fn run(
     Ok(())
 }
 
-async fn accept(
-    listener: &TcpListener,
-    shards: &[ShardHandle],
-    state: &ServerState,
-) -> ! {
+async fn accept(listener: &TcpListener, shards: &[ShardHandle], state: &ServerState) -> ! {
     let cap = state.snapshot.load().config.limits.connections;
     loop {
         match listener.accept().await {

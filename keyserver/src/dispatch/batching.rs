@@ -11,6 +11,17 @@ use crate::limits;
 /// taken for every 10 us signature.
 const SINGLES_TURN: Duration = Duration::from_micros(100);
 
+/// A class whose full turn takes no longer may be slipped into a long batch of another.
+const INTERLUDE_MAX: Duration = Duration::from_micros(200);
+
+/// Whether a turn of this class is short enough to make a long batch wait for it.
+pub(crate) fn is_brief(costs: &CostTable, class: Class) -> bool {
+    let cost = costs.class(class);
+    let jobs = u32::try_from(batch_size(costs, class, limits::BATCH_MAX)).unwrap_or(u32::MAX);
+    let batch = cost.batch.map_or(Duration::MAX, |[.., full]| full);
+    cost.single.saturating_mul(jobs).min(batch) <= INTERLUDE_MAX
+}
+
 /// As many as share a batch, when a batch is quicker than the same jobs one by one; otherwise as
 /// many as fit [`SINGLES_TURN`], and at least one.
 ///

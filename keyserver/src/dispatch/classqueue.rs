@@ -62,12 +62,7 @@ impl<T> ClassQueues<T> {
     /// Moves the next batch to the end of `batch` and says of which class it is.
     pub fn take(&mut self, now: Instant, take: Take<'_>, batch: &mut Vec<T>) -> Option<Class> {
         let class = self.next_class(now)?;
-        let queue = self.queues.get_mut(class.index())?;
-        let count = take(class, queue.len())
-            .clamp(1, limits::BATCH_MAX)
-            .min(queue.len());
-        self.waiting -= count;
-        batch.extend(queue.drain(..count).map(|(_, job)| job));
+        self.move_batch(class, take, batch);
         Some(class)
     }
 
@@ -87,6 +82,31 @@ impl<T> ClassQueues<T> {
     #[must_use]
     pub fn class_len(&self, class: Class) -> usize {
         self.queues.get(class.index()).map_or(0, VecDeque::len)
+    }
+
+    /// Moves one batch of the first class that `is_brief` to the end of `batch`.
+    pub fn take_brief(
+        &mut self,
+        is_brief: &dyn Fn(Class) -> bool,
+        take: Take<'_>,
+        batch: &mut Vec<T>,
+    ) -> Option<Class> {
+        let class = Class::ALL
+            .into_iter()
+            .find(|class| self.class_len(*class) > 0 && is_brief(*class))?;
+        self.move_batch(class, take, batch);
+        Some(class)
+    }
+
+    fn move_batch(&mut self, class: Class, take: Take<'_>, batch: &mut Vec<T>) {
+        let Some(queue) = self.queues.get_mut(class.index()) else {
+            return;
+        };
+        let count = take(class, queue.len())
+            .clamp(1, limits::BATCH_MAX)
+            .min(queue.len());
+        self.waiting -= count;
+        batch.extend(queue.drain(..count).map(|(_, job)| job));
     }
 
     fn next_class(&self, now: Instant) -> Option<Class> {

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use accel::{Class, Engine};
 use smallvec::SmallVec;
 
-use super::batching::batch_size;
+use super::batching::{batch_size, is_brief};
 use super::classqueue::ClassQueues;
 use super::completion::CompletionRing;
 use super::job::{Job, Outcome};
@@ -82,6 +82,13 @@ impl Dispatcher {
         }
     }
 
+    /// Like [`Self::take`] for brief work only, and without waiting for it.
+    fn take_brief(&self, engine: &Engine, batch: &mut Vec<Box<Job>>) -> Option<Class> {
+        let rule = |class, waiting| batch_size(engine.costs(), class, waiting);
+        let brief = |class| is_brief(engine.costs(), class);
+        self.lock().queues.take_brief(&brief, &rule, batch)
+    }
+
     /// Jobs waiting in a class.
     pub(crate) fn waiting(&self, class: Class) -> usize {
         self.lock().queues.class_len(class)
@@ -137,14 +144,28 @@ pub(crate) fn spawn_workers(
 }
 
 fn run(context: &WorkerContext) {
+    let engine = context.state.engine();
     let mut batch: Vec<Box<Job>> = Vec::with_capacity(limits::BATCH_MAX);
-    while let Some(class) = context.dispatcher.take(context.state.engine(), &mut batch) {
-        run_batch(context, class, &mut batch);
+    let mut brief: Vec<Box<Job>> = Vec::with_capacity(limits::BATCH_MAX);
+    while let Some(class) = context.dispatcher.take(engine, &mut batch) {
+        // A long batch is no reason for brief work to wait: it is run in between, a turn at a
+        // time, so that neither stops the other.
+        run_batch(context, class, &mut batch, &mut || {
+            if let Some(class) = context.dispatcher.take_brief(engine, &mut brief) {
+                run_batch(context, class, &mut brief, &mut || {});
+                hand_back(context, &mut brief);
+            }
+        });
         hand_back(context, &mut batch);
     }
 }
 
-fn run_batch(context: &WorkerContext, class: Class, batch: &mut [Box<Job>]) {
+fn run_batch(
+    context: &WorkerContext,
+    class: Class,
+    batch: &mut [Box<Job>],
+    between: &mut dyn FnMut(),
+) {
     let taken_at = clock::now();
     let mut work = SmallVec::<[accel::Job<'_>; limits::BATCH_MAX]>::new();
     let mut outcomes = SmallVec::<[&mut Outcome; limits::BATCH_MAX]>::new();
@@ -183,7 +204,7 @@ fn run_batch(context: &WorkerContext, class: Class, batch: &mut [Box<Job>]) {
         return;
     }
     context.state.metrics.batch(class, work.len());
-    context.state.engine().run(&mut work);
+    context.state.engine().run_yielding(&mut work, between);
     let spent = clock::now().saturating_duration_since(taken_at);
     context.state.metrics.observe_stage(Stage::Crypto, spent);
     for (job, outcome) in work.iter().zip(outcomes) {
