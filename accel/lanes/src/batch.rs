@@ -13,9 +13,6 @@ use crate::rsa_key::{Key, Size};
 use crate::token::Path;
 use crate::vector::{Kernel, LANES, Row, Vector, run};
 
-/// Width of the exponents' windows.
-const WINDOW: usize = 5;
-
 /// Everything eight operations touch. `H` digits for a prime, `F` = 2 `H` for the modulus. Wiped on drop.
 pub(crate) struct Batch<const H: usize, const F: usize> {
     n: Moduli<ModN, F>,
@@ -27,7 +24,7 @@ pub(crate) struct Batch<const H: usize, const F: usize> {
     inverse: Residue<ModN, Encoded, F>,
     input: Residue<ModN, Plain, F>,
     result: Residue<ModN, Plain, F>,
-    table: Vec<[Row; H]>,
+    table: Vec<Row>,
     bits: usize,
 }
 
@@ -103,9 +100,7 @@ impl<const H: usize, const F: usize> Drop for Batch<H, F> {
         self.inverse.zeroize();
         self.input.zeroize();
         self.result.zeroize();
-        for entry in &mut self.table {
-            entry.zeroize();
-        }
+        self.table.zeroize();
     }
 }
 
@@ -121,7 +116,7 @@ impl<const H: usize, const F: usize> Batch<H, F> {
             inverse: Residue::zero(),
             input: Residue::zero(),
             result: Residue::zero(),
-            table: vec![[Row::ZERO; H]; power::entries(WINDOW)],
+            table: vec![Row::ZERO; power::table_rows(H)],
             bits,
         })
     }
@@ -275,7 +270,7 @@ struct Half<'a, M, const H: usize> {
     /// Below twice the public modulus, which is below R times the prime.
     wide: &'a [Row],
     bits: usize,
-    table: &'a mut [[Row; H]],
+    table: &'a mut [Row],
 }
 
 impl<M, const H: usize> Kernel for Half<'_, M, H> {
@@ -290,7 +285,7 @@ impl<M, const H: usize> Kernel for Half<'_, M, H> {
             power: result,
         } = self.prime;
         let base = moduli.encode_wide::<V>(token, self.wide);
-        let mut encoded = power::<V, M, H, WINDOW>(
+        let mut encoded = power::<V, M, H>(
             token,
             moduli,
             base,

@@ -26,7 +26,7 @@
     reason = "indices read as in the formulas: sums[d + j] += digit[d] * m[j]"
 )]
 
-use crate::vector::{Row, Vector};
+use crate::vector::{Kernel, Row, Vector};
 
 /// Digits in a block. Moduli have a multiple of five digits.
 pub(crate) const BLOCK: usize = 5;
@@ -145,17 +145,12 @@ struct Reduction<'a, V: Vector> {
 
 impl<'a, V: Vector> Reduction<'a, V> {
     #[inline(always)]
-    fn new<const N: usize>(
-        token: V::Token,
-        modulus: &'a [Row; N],
-        k0: &Row,
-        quotient: &'a mut [Row; N],
-    ) -> Self {
+    fn new<const N: usize>(token: V::Token, context: Context<'a, N>) -> Self {
         Self {
             token,
-            modulus: blocks_of(modulus),
-            k0: V::load(token, k0),
-            quotient: quotient.as_chunks_mut::<BLOCK>().0,
+            modulus: blocks_of(context.modulus),
+            k0: V::load(token, context.k0),
+            quotient: context.quotient.as_chunks_mut::<BLOCK>().0,
             carry: [V::splat(token, 0); BLOCK],
         }
     }
@@ -237,91 +232,128 @@ fn store_block<V: Vector>(digits: &[V; BLOCK], rows: &mut [Row], block: usize) {
     }
 }
 
-/// `a = a^2 / R`, R being 2^(52 N). `quotient` is working space.
+/// Work that has nothing to do with a product, done in small pieces between its steps: the multipliers are busy with
+/// what was issued before, the other units are not.
+pub(crate) trait Aside {
+    /// Piece `k`, of at least `2 N / 5`.
+    fn piece<V: Vector>(&mut self, token: V::Token, k: usize);
+}
+
+/// Nothing to do aside.
+impl Aside for () {
+    #[inline(always)]
+    fn piece<V: Vector>(&mut self, _: V::Token, _: usize) {}
+}
+
+/// A modulus, as the loops take it.
+pub(crate) struct Context<'a, const N: usize> {
+    /// The digits.
+    pub(crate) modulus: &'a [Row; N],
+    /// -1 / modulus modulo 2^52.
+    pub(crate) k0: &'a Row,
+    /// Working space.
+    pub(crate) quotient: &'a mut [Row; N],
+}
+
+/// `a = a^2 / R`, R being 2^(52 N).
 ///
 /// In place: a digit of the result is written after the last step that reads the operand's digit there.
-#[inline(always)]
-pub(crate) fn square<V: Vector, const N: usize>(
-    token: V::Token,
-    modulus: &[Row; N],
-    k0: &Row,
-    a: &mut [Row; N],
-    quotient: &mut [Row; N],
-) {
-    let blocks = N / BLOCK;
-    let mut reduction = Reduction::<V>::new(token, modulus, k0, quotient);
-    for k in 0..2 * blocks {
-        let mut columns = Columns::zero(token);
-        let first = partners(k, blocks).0;
-        // Pairs i < k - i; the block at i = k - i follows by itself.
-        let half = k.div_ceil(2);
-        let operand = blocks_of(a);
-        columns.add_products(
-            token,
-            &operand[first..half],
-            &operand[k + 1 - half..=k - first],
-        );
-        if k % 2 == 0 {
-            let middle = load(token, &operand[k / 2]);
-            columns.add_cross(&middle);
-            columns.double();
-            columns.add_squares(&middle);
-        } else {
-            columns.double();
-        }
-        if let Some(digits) = reduction.step(k, columns) {
-            store_block(&digits, a, k - blocks);
-        }
-    }
+pub(crate) struct Square<'a, A, const N: usize> {
+    pub(crate) context: Context<'a, N>,
+    pub(crate) a: &'a mut [Row; N],
+    pub(crate) aside: &'a mut A,
 }
 
-/// `a = a b / R`. `quotient` is working space.
-#[inline(always)]
-pub(crate) fn multiply<V: Vector, const N: usize>(
-    token: V::Token,
-    modulus: &[Row; N],
-    k0: &Row,
-    a: &mut [Row; N],
-    b: &[Row; N],
-    quotient: &mut [Row; N],
-) {
-    let blocks = N / BLOCK;
-    let mut reduction = Reduction::<V>::new(token, modulus, k0, quotient);
-    for k in 0..2 * blocks {
-        let mut columns = Columns::zero(token);
-        let (first, end) = partners(k, blocks);
-        columns.add_products(
-            token,
-            &blocks_of(a)[first..end],
-            &blocks_of(b)[k + 1 - end..=k - first],
-        );
-        if let Some(digits) = reduction.step(k, columns) {
-            store_block(&digits, a, k - blocks);
-        }
-    }
-}
+impl<A: Aside, const N: usize> Kernel for Square<'_, A, N> {
+    type Output = ();
 
-/// `out = wide / R` for a `wide` of up to 2 N digits. `quotient` is working space.
-#[inline(always)]
-pub(crate) fn reduce<V: Vector, const N: usize>(
-    token: V::Token,
-    modulus: &[Row; N],
-    k0: &Row,
-    wide: &[Row],
-    out: &mut [Row; N],
-    quotient: &mut [Row; N],
-) {
-    let blocks = N / BLOCK;
-    let mut reduction = Reduction::<V>::new(token, modulus, k0, quotient);
-    for k in 0..2 * blocks {
-        let mut columns = Columns::zero(token);
-        if let Some(rows) = blocks_of(wide).get(k) {
-            for d in 0..BLOCK {
-                columns.low[d] = V::load(token, &rows[d]);
+    #[inline(always)]
+    fn run<V: Vector>(self, token: V::Token) {
+        let Self { context, a, aside } = self;
+        let blocks = N / BLOCK;
+        let mut reduction = Reduction::<V>::new(token, context);
+        for k in 0..2 * blocks {
+            aside.piece::<V>(token, k);
+            let mut columns = Columns::zero(token);
+            let first = partners(k, blocks).0;
+            // Pairs i < k - i; the block at i = k - i follows by itself.
+            let half = k.div_ceil(2);
+            let operand = blocks_of(a);
+            columns.add_products(
+                token,
+                &operand[first..half],
+                &operand[k + 1 - half..=k - first],
+            );
+            if k % 2 == 0 {
+                let middle = load(token, &operand[k / 2]);
+                columns.add_cross(&middle);
+                columns.double();
+                columns.add_squares(&middle);
+            } else {
+                columns.double();
+            }
+            if let Some(digits) = reduction.step(k, columns) {
+                store_block(&digits, a, k - blocks);
             }
         }
-        if let Some(digits) = reduction.step(k, columns) {
-            store_block(&digits, out, k - blocks);
+    }
+}
+
+/// `a = a b / R`, in place likewise.
+pub(crate) struct Multiply<'a, const N: usize> {
+    pub(crate) context: Context<'a, N>,
+    pub(crate) a: &'a mut [Row; N],
+    pub(crate) b: &'a [Row; N],
+}
+
+impl<const N: usize> Kernel for Multiply<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, token: V::Token) {
+        let Self { context, a, b } = self;
+        let blocks = N / BLOCK;
+        let mut reduction = Reduction::<V>::new(token, context);
+        for k in 0..2 * blocks {
+            let mut columns = Columns::zero(token);
+            let (first, end) = partners(k, blocks);
+            columns.add_products(
+                token,
+                &blocks_of(a)[first..end],
+                &blocks_of(b)[k + 1 - end..=k - first],
+            );
+            if let Some(digits) = reduction.step(k, columns) {
+                store_block(&digits, a, k - blocks);
+            }
+        }
+    }
+}
+
+/// `out = wide / R` for a `wide` of up to 2 N digits.
+pub(crate) struct Reduce<'a, const N: usize> {
+    pub(crate) context: Context<'a, N>,
+    pub(crate) wide: &'a [Row],
+    pub(crate) out: &'a mut [Row; N],
+}
+
+impl<const N: usize> Kernel for Reduce<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, token: V::Token) {
+        let Self { context, wide, out } = self;
+        let blocks = N / BLOCK;
+        let mut reduction = Reduction::<V>::new(token, context);
+        for k in 0..2 * blocks {
+            let mut columns = Columns::zero(token);
+            if let Some(rows) = blocks_of(wide).get(k) {
+                for d in 0..BLOCK {
+                    columns.low[d] = V::load(token, &rows[d]);
+                }
+            }
+            if let Some(digits) = reduction.step(k, columns) {
+                store_block(&digits, out, k - blocks);
+            }
         }
     }
 }

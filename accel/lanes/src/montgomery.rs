@@ -8,7 +8,7 @@ use core::marker::PhantomData;
 
 use zeroize::Zeroize;
 
-use crate::blocks::{self, DIGIT_MASK};
+use crate::blocks::{Aside, Context, DIGIT_MASK, Multiply, Reduce, Square};
 use crate::vector::{Row, Vector};
 
 /// Marks residues modulo n, the public modulus.
@@ -81,15 +81,36 @@ impl<M, const N: usize> Zeroize for Moduli<M, N> {
 }
 
 impl<M, const N: usize> Moduli<M, N> {
+    #[inline(always)]
+    const fn context(&mut self) -> Context<'_, N> {
+        Context {
+            modulus: &self.digits,
+            k0: &self.k0,
+            quotient: &mut self.quotient,
+        }
+    }
+
     /// `a = a^2`.
     #[inline(always)]
     pub(crate) fn square<V: Vector>(&mut self, token: V::Token, a: &mut Residue<M, Encoded, N>) {
-        blocks::square::<V, N>(
+        self.square_aside::<V>(token, a, &mut ());
+    }
+
+    /// `a = a^2`, and some other work between the steps.
+    #[inline(always)]
+    pub(crate) fn square_aside<V: Vector>(
+        &mut self,
+        token: V::Token,
+        a: &mut Residue<M, Encoded, N>,
+        aside: &mut impl Aside,
+    ) {
+        V::call(
             token,
-            &self.digits,
-            &self.k0,
-            &mut a.rows,
-            &mut self.quotient,
+            Square {
+                context: self.context(),
+                a: &mut a.rows,
+                aside,
+            },
         );
     }
 
@@ -101,13 +122,13 @@ impl<M, const N: usize> Moduli<M, N> {
         a: &mut Residue<M, E, N>,
         b: &Residue<M, Encoded, N>,
     ) {
-        blocks::multiply::<V, N>(
+        V::call(
             token,
-            &self.digits,
-            &self.k0,
-            &mut a.rows,
-            &b.rows,
-            &mut self.quotient,
+            Multiply {
+                context: self.context(),
+                a: &mut a.rows,
+                b: &b.rows,
+            },
         );
     }
 
@@ -119,13 +140,18 @@ impl<M, const N: usize> Moduli<M, N> {
         a: Residue<M, Plain, N>,
     ) -> Residue<M, Encoded, N> {
         let mut a = Residue::assume(a.rows);
-        blocks::multiply::<V, N>(
+        let context = Context {
+            modulus: &self.digits,
+            k0: &self.k0,
+            quotient: &mut self.quotient,
+        };
+        V::call(
             token,
-            &self.digits,
-            &self.k0,
-            &mut a.rows,
-            &self.rr,
-            &mut self.quotient,
+            Multiply {
+                context,
+                a: &mut a.rows,
+                b: &self.rr,
+            },
         );
         a
     }
@@ -138,13 +164,13 @@ impl<M, const N: usize> Moduli<M, N> {
         a: &Residue<M, Encoded, N>,
     ) -> Residue<M, Plain, N> {
         let mut plain = Residue::zero();
-        blocks::reduce::<V, N>(
+        V::call(
             token,
-            &self.digits,
-            &self.k0,
-            &a.rows,
-            &mut plain.rows,
-            &mut self.quotient,
+            Reduce {
+                context: self.context(),
+                wide: &a.rows,
+                out: &mut plain.rows,
+            },
         );
         plain
     }
@@ -157,13 +183,13 @@ impl<M, const N: usize> Moduli<M, N> {
         wide: &[Row],
     ) -> Residue<M, Encoded, N> {
         let mut a = Residue::<M, Plain, N>::zero();
-        blocks::reduce::<V, N>(
+        V::call(
             token,
-            &self.digits,
-            &self.k0,
-            wide,
-            &mut a.rows,
-            &mut self.quotient,
+            Reduce {
+                context: self.context(),
+                wide,
+                out: &mut a.rows,
+            },
         );
         // That divided by R; two encodings multiply by R twice.
         let once = Residue::assume(self.encode::<V>(token, a).rows);
@@ -194,112 +220,13 @@ impl<M, const N: usize> Moduli<M, N> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oracle::{Number, Random, below, number, product, reduce, same};
+    use crate::oracle::{Random, below, number, product};
+    use crate::properties::{Task, check};
     use crate::token::Path;
-    use crate::vector::{Kernel, LANES, run};
+    use crate::vector::LANES;
 
     /// Lanes times batches: 100,000 random operands per kernel, modulus length and path.
     const BATCHES: usize = 100_000 / LANES;
-
-    fn moduli<const N: usize>(digits: [Row; N]) -> Moduli<ModN, N> {
-        let mut k0 = Row::ZERO;
-        for lane in 0..LANES {
-            let m = digits[0].0[lane];
-            let inverse = (0..6).fold(m, |x, _| {
-                x.wrapping_mul(2_u64.wrapping_sub(m.wrapping_mul(x)))
-            });
-            k0.0[lane] = inverse.wrapping_neg() & DIGIT_MASK;
-        }
-        // The kernels under test do not read R^2.
-        Moduli {
-            digits,
-            k0,
-            rr: [Row::ZERO; N],
-            quotient: [Row::ZERO; N],
-            domain: PhantomData,
-        }
-    }
-
-    enum Task {
-        Square,
-        Multiply,
-        Decode,
-        Canonicalise,
-    }
-
-    struct Run<'a, const N: usize>(&'a Task, &'a mut Moduli<ModN, N>, [Row; N], [Row; N]);
-
-    impl<const N: usize> Kernel for Run<'_, N> {
-        type Output = [Row; N];
-
-        #[inline(always)]
-        fn run<V: Vector>(self, token: V::Token) -> [Row; N] {
-            let Self(task, moduli, a, b) = self;
-            let mut a = Residue::assume(a);
-            match task {
-                Task::Square => moduli.square::<V>(token, &mut a),
-                Task::Multiply => moduli.multiply::<V, _>(token, &mut a, &Residue::assume(b)),
-                Task::Decode => a.rows = moduli.decode::<V>(token, &a).rows,
-                Task::Canonicalise => moduli.canonicalise::<V, _>(token, &mut a),
-            }
-            a.rows
-        }
-    }
-
-    fn doubled(m: &[u64]) -> Number {
-        product(m, &[2])
-    }
-
-    /// Runs one task on every path and compares each lane with the oracle.
-    fn check<const N: usize>(task: &Task, m: [Row; N], a: [Row; N], b: [Row; N]) {
-        let mut expected = None;
-        for path in Path::all() {
-            let got = run(path, Run(task, &mut moduli(m), a, b));
-            // The oracle need only be asked once: paths must agree digit by digit.
-            if let Some(expected) = &expected {
-                assert_eq!(
-                    &got,
-                    expected,
-                    "{} disagrees with the portable twin",
-                    path.name()
-                );
-                continue;
-            }
-            for lane in 0..LANES {
-                let (modulus, x, y) = (number(&m, lane), number(&a, lane), number(&b, lane));
-                let result = number(&got, lane);
-                let right = match task {
-                    Task::Square => reduce(&product(&x, &x), &modulus, 52 * N),
-                    Task::Multiply => reduce(&product(&x, &y), &modulus, 52 * N),
-                    Task::Decode => reduce(&x, &modulus, 52 * N),
-                    Task::Canonicalise if below(&x, &modulus) => x,
-                    Task::Canonicalise => {
-                        let mut sum = result.clone();
-                        for (digit, m) in sum.iter_mut().zip(&modulus) {
-                            *digit += m;
-                        }
-                        for i in 0..sum.len() - 1 {
-                            sum[i + 1] += sum[i] >> 32;
-                            sum[i] &= 0xffff_ffff;
-                        }
-                        assert!(same(&sum, &x), "result + modulus is not the operand");
-                        result.clone()
-                    }
-                };
-                assert!(
-                    same(&result, &right),
-                    "lane {lane}: {result:x?} instead of {right:x?}"
-                );
-                let bound = if matches!(task, Task::Canonicalise) {
-                    modulus
-                } else {
-                    doubled(&modulus)
-                };
-                assert!(below(&result, &bound), "lane {lane} is out of range");
-            }
-            expected = Some(got);
-        }
-    }
 
     /// A number just under twice a modulus just under 2^bits, and the other corners of the ranges.
     fn corners<const N: usize>(bits: usize) -> Vec<[Row; N]> {
@@ -328,7 +255,7 @@ mod tests {
         ]
     }
 
-    fn suite<const N: usize>(task: &Task, bits: usize, batches: usize) {
+    fn suite<const N: usize>(task: Task, bits: usize, batches: usize) {
         eprintln!("{N} digits on {:?}", Path::all());
         // Odd moduli with the top bit set: the smallest, the largest, and one with a sparse low end.
         let (mut smallest, mut largest, mut sparse) =
@@ -346,7 +273,7 @@ mod tests {
                 for b in &corners {
                     // 2^bits is not below twice the smallest modulus, which is what operands must be.
                     if (0..LANES).all(|lane| {
-                        let bound = doubled(&number(&m, lane));
+                        let bound = product(&number(&m, lane), &[2]);
                         below(&number(a, lane), &bound) && below(&number(b, lane), &bound)
                     }) {
                         check(task, m, *a, *b);
@@ -373,49 +300,49 @@ mod tests {
 
     #[test]
     fn squares_of_1024_bits() {
-        suite::<20>(&Task::Square, 1024, BATCHES);
+        suite::<20>(Task::Square, 1024, BATCHES);
     }
 
     #[test]
     fn squares_of_1536_bits() {
-        suite::<30>(&Task::Square, 1536, BATCHES);
+        suite::<30>(Task::Square, 1536, BATCHES);
     }
 
     #[test]
     fn squares_of_2048_bits() {
-        suite::<40>(&Task::Square, 2048, BATCHES);
+        suite::<40>(Task::Square, 2048, BATCHES);
     }
 
     #[test]
     fn products_of_1024_bits() {
-        suite::<20>(&Task::Multiply, 1024, BATCHES);
+        suite::<20>(Task::Multiply, 1024, BATCHES);
     }
 
     #[test]
     fn products_of_1536_bits() {
-        suite::<30>(&Task::Multiply, 1536, BATCHES);
+        suite::<30>(Task::Multiply, 1536, BATCHES);
     }
 
     #[test]
     fn products_of_2048_bits() {
-        suite::<40>(&Task::Multiply, 2048, BATCHES);
+        suite::<40>(Task::Multiply, 2048, BATCHES);
     }
 
     /// The check with the public exponent uses the longer ones, a dozen times an operation.
     #[test]
     fn squares_and_products_of_3072_and_4096_bits() {
-        suite::<60>(&Task::Square, 3072, BATCHES / 50);
-        suite::<60>(&Task::Multiply, 3072, BATCHES / 50);
-        suite::<80>(&Task::Square, 4096, BATCHES / 50);
-        suite::<80>(&Task::Multiply, 4096, BATCHES / 50);
+        suite::<60>(Task::Square, 3072, BATCHES / 50);
+        suite::<60>(Task::Multiply, 3072, BATCHES / 50);
+        suite::<80>(Task::Square, 4096, BATCHES / 50);
+        suite::<80>(Task::Multiply, 4096, BATCHES / 50);
     }
 
     #[test]
     fn decoding_and_canonical_form() {
         for task in [Task::Decode, Task::Canonicalise] {
-            suite::<20>(&task, 1024, BATCHES / 10);
-            suite::<30>(&task, 1536, BATCHES / 10);
-            suite::<40>(&task, 2048, BATCHES / 10);
+            suite::<20>(task, 1024, BATCHES / 10);
+            suite::<30>(task, 1536, BATCHES / 10);
+            suite::<40>(task, 2048, BATCHES / 10);
         }
     }
 }

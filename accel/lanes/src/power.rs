@@ -1,69 +1,84 @@
 //! Exponentiation with secret exponents: fixed windows, and a table that is read in full for every window.
+//!
+//! The table is read between the steps of the squarings, a digit at a time: loads and bit operations have units of their
+//! own, which idle while the multipliers work. Windows of five bits would save three multiplications in a hundred and
+//! cost more than that in reading: their tables leave the first-level cache at 1536 bits and up.
 
 use zeroize::Zeroize;
 
+use crate::blocks::Aside;
 use crate::montgomery::{Encoded, Moduli, Residue};
 use crate::vector::{Row, Vector};
 
 /// Bits of an exponent in one row: a multiple of every window width up to 6, so that no window straddles two rows.
 pub(crate) const EXPONENT_ROW_BITS: usize = 60;
 
-/// Table entries for windows of `WINDOW` bits.
-pub(crate) const fn entries(window: usize) -> usize {
-    1 << window
+/// Bits of a window.
+const WINDOW: usize = 4;
+/// Entries of a table.
+const ENTRIES: usize = 1 << WINDOW;
+
+/// Rows of a table for numbers of so many digits.
+pub(crate) const fn table_rows(digits: usize) -> usize {
+    digits * ENTRIES
 }
 
 /// `base ^ exponent`, eight at once, each with its own base, exponent and modulus.
 ///
-/// `bits` is the public upper bound of the exponents' length; `one` is 1 encoded; `table` has [`entries`] entries.
-/// Time and addresses depend on `bits`, `N` and `WINDOW` alone.
+/// `bits` is the public upper bound of the exponents' length; `one` is 1 encoded; `table` has [`table_rows`] rows.
+/// Time and addresses depend on `bits` and `N` alone.
 #[inline(always)]
-pub(crate) fn power<V: Vector, M, const N: usize, const WINDOW: usize>(
+pub(crate) fn power<V: Vector, M, const N: usize>(
     token: V::Token,
     moduli: &mut Moduli<M, N>,
     base: Residue<M, Encoded, N>,
     one: Residue<M, Encoded, N>,
     exponents: &[Row],
     bits: usize,
-    table: &mut [[Row; N]],
+    table: &mut [Row],
 ) -> Residue<M, Encoded, N> {
-    let table = &mut table[..entries(WINDOW)];
     fill::<V, M, N>(token, moduli, base, one, table);
     let windows = bits.div_ceil(WINDOW);
-    let share = N.div_ceil(WINDOW);
-
-    let mut picked = Residue::zero();
-    let top = window::<V, WINDOW>(token, exponents, windows - 1);
-    for first in (0..N).step_by(share) {
-        pick::<V, M, N>(token, table, top, first, share, &mut picked);
+    let top = window::<V>(token, exponents, windows - 1);
+    let mut lookup = Lookup::<N> {
+        table,
+        masks: [Row::ZERO; ENTRIES],
+        next: 0,
+        picked: [Row::ZERO; N],
+    };
+    lookup.start::<V>(token, top);
+    for digit in 0..N {
+        lookup.pick::<V>(token, digit);
     }
-    let mut power = picked.clone();
+    let mut power = Residue::assume(lookup.picked);
     for w in (0..windows - 1).rev() {
-        let index = window::<V, WINDOW>(token, exponents, w);
+        lookup.start::<V>(token, window::<V>(token, exponents, w));
         for s in 0..WINDOW {
-            moduli.square::<V>(token, &mut power);
-            // A share of the table scan after each squaring: its loads and selects fill the cycles in which the
-            // multipliers wait for the last carries.
-            pick::<V, M, N>(token, table, index, s * share, share, &mut picked);
+            lookup.next = s * N.div_ceil(WINDOW);
+            moduli.square_aside::<V>(token, &mut power, &mut lookup);
         }
-        moduli.multiply::<V, _>(token, &mut power, &picked);
+        let factor = Residue::assume(lookup.picked);
+        moduli.multiply::<V, _>(token, &mut power, &factor);
     }
-    picked.zeroize();
+    lookup.picked.zeroize();
+    lookup.masks.zeroize();
     power
 }
 
-/// `table[i] = base^i`.
+/// Writes `base^i` for each index `i` into the table: entry after entry for digit 0, then for digit 1, and so on.
 #[inline(always)]
 fn fill<V: Vector, M, const N: usize>(
     token: V::Token,
     moduli: &mut Moduli<M, N>,
     base: Residue<M, Encoded, N>,
     one: Residue<M, Encoded, N>,
-    table: &mut [[Row; N]],
+    table: &mut [Row],
 ) {
     let mut next = one;
-    for entry in table.iter_mut() {
-        *entry = next.rows;
+    for i in 0..ENTRIES {
+        for (digit, row) in next.rows.iter().enumerate() {
+            table[digit * ENTRIES + i] = *row;
+        }
         moduli.multiply::<V, _>(token, &mut next, &base);
     }
     next.zeroize();
@@ -71,7 +86,7 @@ fn fill<V: Vector, M, const N: usize>(
 
 /// Window `w` of each exponent, counted from the low end.
 #[inline(always)]
-fn window<V: Vector, const WINDOW: usize>(token: V::Token, exponents: &[Row], w: usize) -> V {
+fn window<V: Vector>(token: V::Token, exponents: &[Row], w: usize) -> V {
     let per_row = EXPONENT_ROW_BITS / WINDOW;
     let shift = (w % per_row) * WINDOW;
     #[expect(clippy::cast_possible_truncation, reason = "at most 60")]
@@ -79,34 +94,51 @@ fn window<V: Vector, const WINDOW: usize>(token: V::Token, exponents: &[Row], w:
     window.and(V::splat(token, (1 << WINDOW) - 1))
 }
 
-/// Copies digits `first..first + count` of entry `index` to `picked`, lane by lane. Reads these digits of every entry.
-#[inline(always)]
-fn pick<V: Vector, M, const N: usize>(
-    token: V::Token,
-    table: &[[Row; N]],
-    index: V,
-    first: usize,
-    count: usize,
-    picked: &mut Residue<M, Encoded, N>,
-) {
-    const GROUP: usize = 4;
-    let end = (first + count).min(N);
-    let mut start = first;
-    while start < end {
-        let mut digits = [V::splat(token, 0); GROUP];
-        let mut number = V::splat(token, 0);
-        for entry in table {
-            let here = index.eq(number);
-            for d in 0..GROUP {
-                if start + d < end {
-                    digits[d] = V::select(here, V::load(token, &entry[start + d]), digits[d]);
-                }
-            }
+/// A constant-time lookup in progress, a digit at a time, between the steps of the squarings that come before the
+/// factor is needed. A window has as many squarings as bits, and each looks up its share of the digits.
+struct Lookup<'a, const N: usize> {
+    table: &'a [Row],
+    /// For each entry, all ones in the lanes that want it: secret.
+    masks: [Row; ENTRIES],
+    /// The first digit of the share of the squaring at hand.
+    next: usize,
+    picked: [Row; N],
+}
+
+impl<const N: usize> Lookup<'_, N> {
+    /// Starts a lookup: all ones in the lanes that want entry 0, entry 1, and so on.
+    #[inline(always)]
+    fn start<V: Vector>(&mut self, token: V::Token, index: V) {
+        let (ones, zero) = (V::splat(token, u64::MAX), V::splat(token, 0));
+        let mut number = zero;
+        for mask in &mut self.masks {
+            V::select(index.eq(number), ones, zero).store(mask);
             number = number.add(V::splat(token, 1));
         }
-        for (digit, row) in digits.iter().zip(&mut picked.rows[start..end]) {
-            digit.store(row);
+    }
+
+    /// Copies one digit of each lane's entry. Reads this digit of every entry: they lie side by side.
+    #[inline(always)]
+    fn pick<V: Vector>(&mut self, token: V::Token, digit: usize) {
+        let rows = &self.table[digit * ENTRIES..(digit + 1) * ENTRIES];
+        let mut picked = [V::splat(token, 0); 4];
+        for i in 0..ENTRIES {
+            picked[i % 4] =
+                picked[i % 4].or(V::load(token, &rows[i]).and(V::load(token, &self.masks[i])));
         }
-        start += GROUP;
+        picked[0]
+            .or(picked[1])
+            .or(picked[2].or(picked[3]))
+            .store(&mut self.picked[digit]);
+    }
+}
+
+impl<const N: usize> Aside for Lookup<'_, N> {
+    #[inline(always)]
+    fn piece<V: Vector>(&mut self, token: V::Token, k: usize) {
+        let digit = self.next + k;
+        if k < N.div_ceil(WINDOW) && digit < N {
+            self.pick::<V>(token, digit);
+        }
     }
 }
