@@ -128,8 +128,15 @@ def context(directory, client="edge-1", version=None, ciphers=None, authority=No
 class Connection:
     """One TLS connection, driven by hand."""
 
-    def __init__(self, address, tls, session=None):
-        self.socket = socket.create_connection(address, timeout=PATIENCE)
+    def __init__(self, address, tls, session=None, buffers=None):
+        """`buffers` bounds what the kernel holds for this side of the socket, in bytes each way."""
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        if buffers:
+            # Before connecting: the window that TCP announces is scaled to it.
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = tls.wrap_bio(
