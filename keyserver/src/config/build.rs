@@ -78,7 +78,11 @@ fn base_of(path: &Path) -> PathBuf {
 }
 
 fn read(path: &Path) -> Result<Source, ConfigError> {
-    let fix = "create it with `keyserver init DIR`, or name another file with --config FILE";
+    let fix = if cfg!(feature = "trial") {
+        "create it with `keyserver init DIR`, or name another file with --config FILE"
+    } else {
+        "create it, or name another file with --config FILE"
+    };
     let unreadable = |error| ConfigError::unreadable(path, &error, fix);
     let length = fs::metadata(path).map_err(unreadable)?.len();
     if length > FILE_BYTES_MAX {
