@@ -476,3 +476,58 @@ impl Ed25519 {
         succeeded(returned).is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The promise behind [`crate::Single`]'s `checks_results`: with one CRT value wrong, AWS-LC must
+    /// notice that the result does not go back under the public exponent, and return nothing.
+    #[test]
+    fn aws_lc_withholds_rsa_results_that_do_not_check() {
+        let der = include_bytes!("calibrate/rsa-2048.der");
+        let numbers = der::RsaPrivateKey::decode(der).unwrap();
+        let (digest, ciphertext) = ([7; 32], [7; 256]);
+
+        for damage in [None, Some(0), Some(1), Some(2)] {
+            let rsa = Rsa::from_pkcs1(der).unwrap();
+            let mut values = [numbers.dp, numbers.dq, numbers.qinv].map(<[u8]>::to_vec);
+            if let Some(which) = damage {
+                values[which][100] ^= 0x20;
+            }
+            let [dp, dq, qinv] = values.map(|value| {
+                // SAFETY: pointer and length are of one live vector, and a null result makes a new number.
+                unsafe { sys::BN_bin2bn(value.as_ptr(), value.len(), null_mut()) }
+            });
+            // SAFETY: the object is valid and nothing else uses it yet; it takes over the three
+            // numbers, which were just made.
+            let set = unsafe { sys::RSA_set0_crt_params(rsa.object.as_ptr(), dp, dq, qinv) };
+            assert_eq!(set, 1);
+
+            let expected = if damage.is_none() {
+                Ok(())
+            } else {
+                Err(Refused)
+            };
+            let mut out = [0; 256];
+            assert_eq!(rsa.sign_pkcs1(Hash::Sha256, &digest, &mut out), expected);
+            assert_eq!(
+                rsa.verify_pkcs1(Hash::Sha256, &digest, &out),
+                damage.is_none()
+            );
+            assert_eq!(rsa.sign_pss(Hash::Sha256, &digest, &mut out), expected);
+            assert_eq!(rsa.private_raw(&ciphertext, &mut out), expected);
+        }
+    }
+
+    /// A failure here must not show up as the reason of some later, unrelated one.
+    #[test]
+    fn no_error_stays_in_the_queue() {
+        assert!(Rsa::from_pkcs1(&[0x30, 0]).is_err());
+        assert!(Ec::from_scalar(Curve::P256, &[0; 32]).is_err());
+        let ec = Ec::from_scalar(Curve::P384, &[1; 48]).unwrap();
+        assert!(!ec.verify(&[1; 32], &[0x30, 0]));
+        // SAFETY: takes no arguments and reads only this thread's queue.
+        assert_eq!(unsafe { sys::ERR_peek_error() }, 0);
+    }
+}

