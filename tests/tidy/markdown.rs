@@ -84,21 +84,6 @@ fn anchors(text: &str) -> Vec<String> {
     found
 }
 
-/// Follows `..` and `.` in a relative path; `None` when it leaves the tree.
-fn resolve(folder: &str, target: &str) -> Option<String> {
-    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
-    for part in target.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            name => parts.push(name),
-        }
-    }
-    Some(parts.join("/"))
-}
-
 fn check(files: &[File]) -> Vec<String> {
     let mut findings = Vec::new();
     for file in files.iter().filter(|file| file.has_extension("md")) {
@@ -113,7 +98,7 @@ fn check(files: &[File]) -> Vec<String> {
                 let target = if target.is_empty() {
                     Some(file.path.clone())
                 } else {
-                    resolve(folder, target)
+                    tree::resolve(folder, target)
                 };
                 let Some(target) = target else {
                     findings.push(format!("{at} leaves the tree"));

@@ -56,7 +56,10 @@ fn declared(file: &File, is_target: bool) -> Vec<[String; 2]> {
             explicit = Some(path.to_owned());
         } else if let Some(name) = module_name(line) {
             found.push(match explicit.take() {
-                Some(path) => [format!("{folder}/{path}"), String::new()],
+                Some(path) => [
+                    tree::resolve(folder, &path).unwrap_or_default(),
+                    String::new(),
+                ],
                 None => [
                     format!("{children}/{name}.rs"),
                     format!("{children}/{name}/mod.rs"),
@@ -135,7 +138,7 @@ fn orphans_are_found() {
     let files = [
         File::sample(
             "a/src/lib.rs",
-            "pub(crate) mod one;\nmod two { }\n// mod three;\n#[path = \"x/y.rs\"]\nmod four;",
+            "pub(crate) mod one;\nmod two { }\n// mod three;\n#[path = \"../src/x/y.rs\"]\nmod four;",
         ),
         File::sample("a/src/one.rs", "mod deep;"),
         File::sample("a/src/one/deep.rs", ""),
