@@ -331,7 +331,6 @@ impl Key {
     }
 
     /// The scalar of an elliptic-curve key, big endian, as long as the curve's order.
-    #[cfg_attr(not(test), expect(dead_code, reason = "read by the lane engine"))]
     pub(crate) fn ec_scalar(&self) -> Option<&[u8]> {
         match &self.material {
             Material::Ec(_, scalar) => Some(scalar),

@@ -5,10 +5,12 @@
 //! | `rsa.rs` | a batch of RSA jobs; a key's constants |
 //! | `blinding.rs` | blinding pairs, made eight at a time and kept with their key |
 //! | `padding.rs` | EMSA-PKCS1-v1_5 and EMSA-PSS |
+//! | `ecdsa.rs` | a batch of ECDSA jobs: nonces, signatures, DER |
 //!
 //! Everything here is safe code.
 
 mod blinding;
+mod ecdsa;
 mod padding;
 mod rsa;
 
@@ -61,13 +63,8 @@ impl Backend for Lanes {
 
     fn lanes(&self, class: Class) -> usize {
         match class {
-            Class::Rsa2048 | Class::Rsa3072 | Class::Rsa4096 => LANES,
-            Class::P256
-            | Class::P384
-            | Class::P521
-            | Class::Ed25519
-            | Class::MlDsa
-            | Class::RsaOther => 1,
+            Class::P256 | Class::P384 | Class::Rsa2048 | Class::Rsa3072 | Class::Rsa4096 => LANES,
+            Class::P521 | Class::Ed25519 | Class::MlDsa | Class::RsaOther => 1,
         }
     }
 
@@ -77,7 +74,8 @@ impl Backend for Lanes {
     }
 
     fn accepts(&self, key: &Key, operation: Operation) -> bool {
-        operation.fits(key.key_type()) && rsa::lanes_of(key).is_some()
+        operation.fits(key.key_type())
+            && (ecdsa::scalar_len(key).is_some() || rsa::lanes_of(key).is_some())
     }
 
     fn run(&self, jobs: &mut [Job<'_>]) {
@@ -92,12 +90,10 @@ impl Backend for Lanes {
             let (batch, later) = rest.split_at_mut(fill);
             match class {
                 Class::Rsa2048 | Class::Rsa3072 | Class::Rsa4096 => rsa::run(self.path, batch),
-                Class::P256
-                | Class::P384
-                | Class::P521
-                | Class::Ed25519
-                | Class::MlDsa
-                | Class::RsaOther => batch.iter_mut().for_each(refuse),
+                Class::P256 | Class::P384 => ecdsa::run(self.path, batch),
+                Class::P521 | Class::Ed25519 | Class::MlDsa | Class::RsaOther => {
+                    batch.iter_mut().for_each(refuse);
+                }
             }
             rest = later;
         }
