@@ -49,6 +49,9 @@ pub const WRITE_STALL: Duration = Duration::from_secs(30);
 /// How often an I/O thread looks for connections past a deadline.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How often a crypto thread without work shows that it lives.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+
 /// A job that has waited longer than this is refused instead of run: its client has given up.
 /// A client may ask for less (tag 0x30).
 pub const JOB_DEADLINE: Duration = Duration::from_secs(2);

@@ -42,7 +42,7 @@ pub enum StartError {
     /// A socket or thread could not be had.
     System {
         /// What for.
-        what: &'static str,
+        what: String,
         /// What the system said.
         error: io::Error,
     },
@@ -60,10 +60,10 @@ impl Server {
         let config = Arc::clone(&state.snapshot.load().config);
         // The sockets before the threads: a port that is taken is the commonest reason to fail.
         let listener = acceptor::listen(config.listen.address, config.listen.backlog)
-            .map_err(system("cannot listen for clients"))?;
+            .map_err(not_listening(config.listen.address))?;
         let address = listener
             .local_addr()
-            .map_err(system("cannot listen for clients"))?;
+            .map_err(not_listening(config.listen.address))?;
         let admin = AdminThreads::start(&state, &config).map_err(system("cannot serve admin"))?;
 
         let backend =
@@ -221,8 +221,27 @@ impl Threads {
     }
 }
 
-fn system(what: &'static str) -> impl Fn(io::Error) -> StartError {
-    move |error| StartError::System { what, error }
+fn system(what: &str) -> impl Fn(io::Error) -> StartError {
+    move |error| StartError::System {
+        what: what.to_owned(),
+        error,
+    }
+}
+
+/// The commonest reason not to start, with the way out.
+fn not_listening(address: SocketAddr) -> impl Fn(io::Error) -> StartError {
+    move |error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => "another program has the port: `ss -ltnp` names it",
+            io::ErrorKind::AddrNotAvailable => "no interface of this machine has the address",
+            io::ErrorKind::PermissionDenied => "ports below 1024 need a socket unit",
+            _ => "see [listen] address in the configuration",
+        };
+        StartError::System {
+            what: format!("cannot listen on {address} for clients ({hint})"),
+            error,
+        }
+    }
 }
 
 impl fmt::Display for StartError {

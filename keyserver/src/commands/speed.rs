@@ -15,7 +15,8 @@ pub(super) struct Arguments {
     /// Print JSON, schema keyserver.speed/1
     #[arg(long)]
     json: bool,
-    /// Only this class (repeatable): p256, p384, p521, ed25519, mldsa, rsa2048, rsa3072, rsa4096, rsaother
+    /// Only this class (repeatable): p256, p384, p521, ed25519, mldsa, rsa2048, rsa3072, rsa4096,
+    /// rsa-other
     #[arg(long = "class", value_name = "CLASS", value_parser = class)]
     classes: Vec<Class>,
     /// CPU time to spend on each class, in seconds

@@ -12,7 +12,7 @@ use super::completion::CompletionRing;
 use super::job::{Job, Outcome};
 use crate::admin::metrics::Stage;
 use crate::placement::Placement;
-use crate::state::ServerState;
+use crate::state::{Heartbeat, ServerState};
 use crate::{clock, limits, os};
 
 /// The queues between the I/O threads and the crypto threads.
@@ -63,10 +63,18 @@ impl Dispatcher {
     }
 
     /// Waits for work and moves one batch of one class to `batch`. Nothing: the server stops.
-    fn take(&self, engine: &Engine, batch: &mut Vec<Box<Job>>) -> Option<Class> {
+    ///
+    /// `heartbeat` beats while it waits, so that silence means a thread stuck in the engine.
+    fn take(
+        &self,
+        engine: &Engine,
+        heartbeat: &Heartbeat,
+        batch: &mut Vec<Box<Job>>,
+    ) -> Option<Class> {
         let rule = |class, waiting| batch_size(engine.costs(), class, waiting);
         let mut waiting = self.lock();
         loop {
+            heartbeat.tick();
             if let Some(class) = waiting.queues.take(clock::now(), &rule, batch) {
                 return Some(class);
             }
@@ -74,10 +82,8 @@ impl Dispatcher {
                 return None;
             }
             waiting.asleep += 1;
-            waiting = self
-                .work
-                .wait(waiting)
-                .unwrap_or_else(PoisonError::into_inner);
+            let woken = self.work.wait_timeout(waiting, limits::HEARTBEAT);
+            (waiting, _) = woken.unwrap_or_else(PoisonError::into_inner);
             waiting.asleep -= 1;
         }
     }
@@ -136,18 +142,20 @@ pub(crate) fn spawn_workers(
                 .name(format!("crypto-{index}"))
                 .spawn(move || {
                     os::settle_crypto_thread(cpu);
-                    run(&context);
+                    let heartbeat = context.state.health.watch(format!("crypto-{index}"));
+                    run(&context, &heartbeat);
+                    context.state.health.unwatch(&heartbeat);
                 })?,
         );
     }
     Ok(threads)
 }
 
-fn run(context: &WorkerContext) {
+fn run(context: &WorkerContext, heartbeat: &Heartbeat) {
     let engine = context.state.engine();
     let mut batch: Vec<Box<Job>> = Vec::with_capacity(limits::BATCH_MAX);
     let mut brief: Vec<Box<Job>> = Vec::with_capacity(limits::BATCH_MAX);
-    while let Some(class) = context.dispatcher.take(engine, &mut batch) {
+    while let Some(class) = context.dispatcher.take(engine, heartbeat, &mut batch) {
         // A long batch is no reason for brief work to wait: it is run in between, a turn at a
         // time, so that neither stops the other.
         run_batch(context, class, &mut batch, &mut || {
