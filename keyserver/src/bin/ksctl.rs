@@ -22,7 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(300);
 #[derive(Debug, Parser)]
 #[command(name = "ksctl", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
-    /// The control socket: [admin] socket of the server's configuration
+    /// The control socket: `admin.socket` of the server's configuration
     #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
     #[command(subcommand)]
