@@ -15,7 +15,7 @@ const LANE: usize = 2 * LONG + NONCE_LEN;
 type Signatures<const B: usize> = [Result<Signature<B>, SignError>; LANES];
 
 /// Cuts the bytes into up to eight lanes (the last one filled with zeros) and signs them all, then each alone.
-pub fn lanes_ec(data: &[u8]) {
+pub(crate) fn lanes_ec(data: &[u8]) {
     let lanes: Vec<[u8; LANE]> = data
         .chunks(LANE)
         .take(LANES)
