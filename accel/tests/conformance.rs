@@ -122,6 +122,33 @@ fn run_if_accepted(
     Some(result)
 }
 
+/// Runs rows side by side, as lanes like it, and returns their outputs in order; `None` where the backend
+/// does not take such rows. Every row must be good.
+fn run_all(backend: &dyn Backend, rows: &[(&Key, Operation, &[u8])]) -> Vec<Option<Vec<u8>>> {
+    let mut outputs = vec![Vec::new(); rows.len()];
+    let mut jobs: Vec<_> = rows
+        .iter()
+        .zip(&mut outputs)
+        .map(|((key, operation, input), output)| Job::new(key, *operation, input, output))
+        .collect();
+    backend.run(&mut jobs);
+    let results: Vec<_> = jobs.iter().map(|job| job.result).collect();
+    let name = backend.name();
+    rows.iter()
+        .zip(outputs)
+        .zip(results)
+        .map(|(((key, operation, _), output), result)| {
+            let accepted = backend.accepts(key, *operation);
+            assert_eq!(
+                result.is_ok(),
+                accepted,
+                "{name} {key:?} {operation:?} {result:?}"
+            );
+            accepted.then_some(output)
+        })
+        .collect()
+}
+
 /// A key of `tests/keys`.
 fn key(name: &str) -> Key {
     let path = format!("{}/tests/keys/{name}", env!("CARGO_MANIFEST_DIR"));

