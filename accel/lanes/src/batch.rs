@@ -1,13 +1,14 @@
 //! A batch of eight RSA operations in memory: packing lanes into rows, the steps as kernels, taking the results out.
 
 use core::marker::PhantomData;
+use core::ops::Range;
 
 use zeroize::Zeroize;
 
 use crate::blocks::{self, DIGIT_MASK};
 use crate::digits::{DIGIT_BITS, Modulus, join, split};
 use crate::montgomery::{Encoded, ModN, ModP, ModQ, Moduli, Plain, Residue};
-use crate::power::{self, EXPONENT_ROW_BITS, power};
+use crate::power::{self, EXPONENT_ROW_BITS};
 use crate::rsa::{Blinding, Lane};
 use crate::rsa_key::{Key, Size};
 use crate::token::Path;
@@ -33,6 +34,8 @@ struct Prime<M, const H: usize> {
     moduli: Moduli<M, H>,
     one: Residue<M, Encoded, H>,
     exponents: Vec<Row>,
+    /// The power on its way, and at its end.
+    encoded: Residue<M, Encoded, H>,
     power: Residue<M, Plain, H>,
 }
 
@@ -60,6 +63,7 @@ impl<M, const H: usize> Prime<M, H> {
             moduli: Moduli::zero(),
             one: Residue::zero(),
             exponents: vec![Row::ZERO; (bits / 2).div_ceil(EXPONENT_ROW_BITS)],
+            encoded: Residue::zero(),
             power: Residue::zero(),
         }
     }
@@ -74,6 +78,7 @@ impl<M, const H: usize> Prime<M, H> {
         self.moduli.zeroize();
         self.one.zeroize();
         self.exponents.zeroize();
+        self.encoded.zeroize();
         self.power.zeroize();
     }
 }
@@ -122,7 +127,12 @@ impl<const H: usize, const F: usize> Batch<H, F> {
     }
 
     /// See [`crate::rsa::private`]. 1 to 8 lanes.
-    pub(crate) fn private(&mut self, path: Path, lanes: &mut [Lane<'_>]) {
+    pub(crate) fn private(
+        &mut self,
+        path: Path,
+        lanes: &mut [Lane<'_>],
+        between: &mut dyn FnMut(),
+    ) {
         for l in 0..LANES {
             // Lanes nobody asked for repeat those somebody did.
             let lane = &lanes[l % lanes.len()];
@@ -139,7 +149,7 @@ impl<const H: usize, const F: usize> Batch<H, F> {
                 factor: &mut self.factor,
             },
         );
-        self.powers(path, &blinded);
+        self.powers(path, &blinded, between);
         blinded.zeroize();
         let correct = run(
             path,
@@ -178,7 +188,7 @@ impl<const H: usize, const F: usize> Batch<H, F> {
             self.input.rows[top].0[l] &= (1 << ((self.bits - 1) % DIGIT_BITS)) - 1;
         }
         let input = self.input.clone();
-        self.powers(path, &input);
+        self.powers(path, &input, &mut || ());
         let correct = run(
             path,
             Pair {
@@ -213,35 +223,66 @@ impl<const H: usize, const F: usize> Batch<H, F> {
     }
 
     /// Both half-length exponentiations of `base`, and their recombination into `result`, below twice the modulus.
-    fn powers(&mut self, path: Path, base: &Residue<ModN, Plain, F>) {
+    fn powers(&mut self, path: Path, base: &Residue<ModN, Plain, F>, between: &mut dyn FnMut()) {
         let (bits, table) = (self.bits / 2, &mut self.table);
-        run(
-            path,
-            Half {
-                prime: &mut self.p,
-                wide: &base.rows,
-                bits,
-                table,
-            },
-        );
-        run(
-            path,
-            Half {
-                prime: &mut self.q,
-                wide: &base.rows,
-                bits,
-                table,
-            },
-        );
+        self.p.power(path, &base.rows, bits, table, between);
+        self.q.power(path, &base.rows, bits, table, between);
+        let (p, q, qinv) = (&mut self.p, &self.q, &self.qinv);
         run(
             path,
             Combine {
-                p: &mut self.p,
-                q: &self.q,
-                qinv: &self.qinv,
+                p,
+                q,
+                qinv,
                 result: &mut self.result,
             },
         );
+    }
+}
+
+/// Windows of an exponentiation with so many digits that take about 120 us: after each the caller may do something else.
+const fn windows_in_a_slice(digits: usize) -> usize {
+    match digits {
+        ..=20 => 128,
+        21..=30 => 64,
+        _ => 32,
+    }
+}
+
+impl<M, const H: usize> Prime<M, H> {
+    /// `power = wide^exponent`, at most the prime; calls `between` after every slice.
+    fn power(
+        &mut self,
+        path: Path,
+        wide: &[Row],
+        bits: usize,
+        table: &mut [Row],
+        between: &mut dyn FnMut(),
+    ) {
+        run(
+            path,
+            Start {
+                prime: self,
+                wide,
+                bits,
+                table,
+            },
+        );
+        let mut left = power::windows(bits) - 1;
+        while left > 0 {
+            let from = left.saturating_sub(windows_in_a_slice(H));
+            run(
+                path,
+                Advance {
+                    prime: self,
+                    range: from..left,
+                    table,
+                },
+            );
+            left = from;
+            between();
+        }
+        run(path, End { prime: self });
     }
 }
 
@@ -264,8 +305,8 @@ impl<const F: usize> Kernel for Blind<'_, F> {
     }
 }
 
-/// The power modulo one prime, at most the prime.
-struct Half<'a, M, const H: usize> {
+/// The beginning of a power modulo one prime.
+struct Start<'a, M, const H: usize> {
     prime: &'a mut Prime<M, H>,
     /// Below twice the public modulus, which is below R times the prime.
     wide: &'a [Row],
@@ -273,7 +314,7 @@ struct Half<'a, M, const H: usize> {
     table: &'a mut [Row],
 }
 
-impl<M, const H: usize> Kernel for Half<'_, M, H> {
+impl<M, const H: usize> Kernel for Start<'_, M, H> {
     type Output = ();
 
     #[inline(always)]
@@ -282,20 +323,55 @@ impl<M, const H: usize> Kernel for Half<'_, M, H> {
             moduli,
             one,
             exponents,
-            power: result,
+            encoded,
+            ..
         } = self.prime;
-        let base = moduli.encode_wide::<V>(token, self.wide);
-        let mut encoded = power::<V, M, H>(
-            token,
+        let mut base = moduli.encode_wide::<V>(token, self.wide);
+        *encoded =
+            power::start::<V, M, H>(token, moduli, &base, one, exponents, self.bits, self.table);
+        base.zeroize();
+    }
+}
+
+/// Some windows of it.
+struct Advance<'a, M, const H: usize> {
+    prime: &'a mut Prime<M, H>,
+    range: Range<usize>,
+    table: &'a [Row],
+}
+
+impl<M, const H: usize> Kernel for Advance<'_, M, H> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, token: V::Token) {
+        let Prime {
             moduli,
-            base,
-            one.clone(),
             exponents,
-            self.bits,
-            self.table,
-        );
-        *result = moduli.decode::<V>(token, &encoded);
-        encoded.zeroize();
+            encoded,
+            ..
+        } = self.prime;
+        power::advance::<V, M, H>(token, moduli, encoded, exponents, self.range, self.table);
+    }
+}
+
+/// Its end.
+struct End<'a, M, const H: usize> {
+    prime: &'a mut Prime<M, H>,
+}
+
+impl<M, const H: usize> Kernel for End<'_, M, H> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, token: V::Token) {
+        let Prime {
+            moduli,
+            encoded,
+            power,
+            ..
+        } = self.prime;
+        *power = moduli.decode::<V>(token, encoded);
     }
 }
 

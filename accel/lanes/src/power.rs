@@ -4,6 +4,8 @@
 //! own, which idle while the multipliers work. Windows of five bits would save three multiplications in a hundred and
 //! cost more than that in reading: their tables leave the first-level cache at 1536 bits and up.
 
+use core::ops::Range;
+
 use zeroize::Zeroize;
 
 use crate::blocks::Aside;
@@ -23,46 +25,59 @@ pub(crate) const fn table_rows(digits: usize) -> usize {
     digits * ENTRIES
 }
 
-/// `base ^ exponent`, eight at once, each with its own base, exponent and modulus.
+/// Windows of exponents of so many bits.
+pub(crate) const fn windows(bits: usize) -> usize {
+    bits.div_ceil(WINDOW)
+}
+
+/// Starts eight powers, each with its own base, exponent and modulus: fills the table, whose [`table_rows`] rows stay
+/// with this exponentiation, and returns the power for the topmost window alone.
 ///
-/// `bits` is the public upper bound of the exponents' length; `one` is 1 encoded; `table` has [`table_rows`] rows.
-/// Time and addresses depend on `bits` and `N` alone.
+/// `bits` is the public upper bound of the exponents' length; `one` is 1 encoded. Time and addresses depend on `bits`
+/// and `N` alone, here and in [`advance`].
 #[inline(always)]
-pub(crate) fn power<V: Vector, M, const N: usize>(
+pub(crate) fn start<V: Vector, M, const N: usize>(
     token: V::Token,
     moduli: &mut Moduli<M, N>,
-    base: Residue<M, Encoded, N>,
-    one: Residue<M, Encoded, N>,
+    base: &Residue<M, Encoded, N>,
+    one: &Residue<M, Encoded, N>,
     exponents: &[Row],
     bits: usize,
     table: &mut [Row],
 ) -> Residue<M, Encoded, N> {
     fill::<V, M, N>(token, moduli, base, one, table);
-    let windows = bits.div_ceil(WINDOW);
-    let top = window::<V>(token, exponents, windows - 1);
-    let mut lookup = Lookup::<N> {
-        table,
-        masks: [Row::ZERO; ENTRIES],
-        next: 0,
-        picked: [Row::ZERO; N],
-    };
-    lookup.start::<V>(token, top);
+    let mut lookup = Lookup::<N>::new(table);
+    lookup.start::<V>(token, window::<V>(token, exponents, windows(bits) - 1));
     for digit in 0..N {
         lookup.pick::<V>(token, digit);
     }
-    let mut power = Residue::assume(lookup.picked);
-    for w in (0..windows - 1).rev() {
+    let power = Residue::assume(lookup.picked);
+    lookup.zeroize();
+    power
+}
+
+/// Carries powers on through some windows, from the highest of the range to the lowest. Ranges follow one another downwards
+/// from `0..windows(bits) - 1`.
+#[inline(always)]
+pub(crate) fn advance<V: Vector, M, const N: usize>(
+    token: V::Token,
+    moduli: &mut Moduli<M, N>,
+    power: &mut Residue<M, Encoded, N>,
+    exponents: &[Row],
+    range: Range<usize>,
+    table: &[Row],
+) {
+    let mut lookup = Lookup::<N>::new(table);
+    for w in range.rev() {
         lookup.start::<V>(token, window::<V>(token, exponents, w));
         for s in 0..WINDOW {
             lookup.next = s * N.div_ceil(WINDOW);
-            moduli.square_aside::<V>(token, &mut power, &mut lookup);
+            moduli.square_aside::<V>(token, power, &mut lookup);
         }
         let factor = Residue::assume(lookup.picked);
-        moduli.multiply::<V, _>(token, &mut power, &factor);
+        moduli.multiply::<V, _>(token, power, &factor);
     }
-    lookup.picked.zeroize();
-    lookup.masks.zeroize();
-    power
+    lookup.zeroize();
 }
 
 /// Writes `base^i` for each index `i` into the table: entry after entry for digit 0, then for digit 1, and so on.
@@ -70,16 +85,16 @@ pub(crate) fn power<V: Vector, M, const N: usize>(
 fn fill<V: Vector, M, const N: usize>(
     token: V::Token,
     moduli: &mut Moduli<M, N>,
-    base: Residue<M, Encoded, N>,
-    one: Residue<M, Encoded, N>,
+    base: &Residue<M, Encoded, N>,
+    one: &Residue<M, Encoded, N>,
     table: &mut [Row],
 ) {
-    let mut next = one;
+    let mut next = one.clone();
     for i in 0..ENTRIES {
         for (digit, row) in next.rows.iter().enumerate() {
             table[digit * ENTRIES + i] = *row;
         }
-        moduli.multiply::<V, _>(token, &mut next, &base);
+        moduli.multiply::<V, _>(token, &mut next, base);
     }
     next.zeroize();
 }
@@ -105,7 +120,23 @@ struct Lookup<'a, const N: usize> {
     picked: [Row; N],
 }
 
-impl<const N: usize> Lookup<'_, N> {
+impl<'a, const N: usize> Lookup<'a, N> {
+    #[inline(always)]
+    const fn new(table: &'a [Row]) -> Self {
+        Self {
+            table,
+            masks: [Row::ZERO; ENTRIES],
+            next: 0,
+            picked: [Row::ZERO; N],
+        }
+    }
+
+    #[inline(always)]
+    fn zeroize(&mut self) {
+        self.masks.zeroize();
+        self.picked.zeroize();
+    }
+
     /// Starts a lookup: all ones in the lanes that want entry 0, entry 1, and so on.
     #[inline(always)]
     fn start<V: Vector>(&mut self, token: V::Token, index: V) {

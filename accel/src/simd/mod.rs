@@ -79,6 +79,10 @@ impl Backend for Lanes {
     }
 
     fn run(&self, jobs: &mut [Job<'_>]) {
+        self.run_yielding(jobs, &mut || ());
+    }
+
+    fn run_yielding(&self, jobs: &mut [Job<'_>], between: &mut dyn FnMut()) {
         let mut rest = jobs;
         while let Some(first) = rest.first() {
             let class = first.key.class();
@@ -89,7 +93,9 @@ impl Backend for Lanes {
                 .count();
             let (batch, later) = rest.split_at_mut(fill);
             match class {
-                Class::Rsa2048 | Class::Rsa3072 | Class::Rsa4096 => rsa::run(self.path, batch),
+                Class::Rsa2048 | Class::Rsa3072 | Class::Rsa4096 => {
+                    rsa::run(self.path, batch, between);
+                }
                 Class::P256 | Class::P384 => ecdsa::run(self.path, batch),
                 Class::P521 | Class::Ed25519 | Class::MlDsa | Class::RsaOther => {
                     batch.iter_mut().for_each(refuse);

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use accel_lanes::rsa::{Lane, private};
+use accel_lanes::rsa::{Lane, private_in_slices};
 use accel_lanes::{LANES, Path, RsaKey, RsaNumbers};
 
 use crate::error::JobError;
@@ -50,8 +50,8 @@ pub(crate) fn lanes_of(key: &Key) -> Option<&RsaLanes> {
 
 /// Runs up to eight RSA jobs whose keys have one length. What the lanes cannot do ends as
 /// [`JobError::Failed`], what does not pass the check as [`JobError::CheckFailed`]: the engine redoes
-/// both.
-pub(crate) fn run(path: Path, jobs: &mut [Job<'_>]) {
+/// both. Calls `between` about every 120 us.
+pub(crate) fn run(path: Path, jobs: &mut [Job<'_>], between: &mut dyn FnMut()) {
     let mut rows = Vec::with_capacity(LANES);
     let mut messages = [[0; MAX_LEN]; LANES];
     for (job, message) in jobs.iter_mut().zip(&mut messages) {
@@ -85,7 +85,7 @@ pub(crate) fn run(path: Path, jobs: &mut [Job<'_>]) {
         });
         results.push(&mut job.result);
     }
-    private(path, &mut lanes);
+    private_in_slices(path, &mut lanes, between);
     for (lane, result) in lanes.iter().zip(results) {
         *result = if lane.correct {
             Ok(())
