@@ -48,6 +48,8 @@ const OPENING_MAX: usize = 16;
 const CONNECT_LIMIT_NS: u64 = 10_000_000_000;
 /// How often timeouts, lost connections and the stop flag are looked at.
 const HOUSEKEEPING_NS: u64 = 10_000_000;
+/// How often a thread that is ready looks whether the others are, too.
+const START_POLL_NS: u64 = 1_000_000;
 /// Requests sent before the sockets get their turn again.
 const BURST_MAX: usize = 256;
 const TIMER_TOKEN: Token = Token(usize::MAX);
@@ -315,8 +317,13 @@ impl Driver {
             if (start_ns > 0 && start_ns <= now_ns) || self.stopped() {
                 return start_ns;
             }
-            let left_ns = start_ns.saturating_sub(now_ns);
-            std::thread::sleep(Duration::from_nanos(left_ns.clamp(1, 1_000_000)));
+            // Until the time is known, look for it now and then.
+            let wait_ns = if start_ns == 0 {
+                START_POLL_NS
+            } else {
+                (start_ns - now_ns).min(START_POLL_NS)
+            };
+            std::thread::sleep(Duration::from_nanos(wait_ns));
         }
     }
 
