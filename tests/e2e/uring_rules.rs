@@ -55,7 +55,7 @@ async fn rule_1_vanishing_clients_take_nobody_along(backend: &str) {
 
 async fn rule_2_descriptors_come_back_from_streams_with_a_read_in_flight(backend: &str) {
     let mut config = ServerConfig::default().io_backend(backend);
-    config.extra = "[limits]\nhandshake_deadline = \"200ms\"\n".to_owned();
+    config.extra = "[limits]\nhandshake_deadline = \"1s\"\n".to_owned();
     let world = World::with_config(&[KeyKind::P256], &config);
     let lasting = world.client().await;
     let before = descriptors(&world.server);
