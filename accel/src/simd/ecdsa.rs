@@ -33,17 +33,17 @@ use crate::key::Key;
 const MAX_LEN: usize = 48;
 /// What sets these hashes apart from any other use of the key.
 const LABEL: &[u8] = b"ecdsa nonce 1";
-/// Bytes of the longest message that a nonce is made of.
-const MAX_SEED: usize = LABEL.len() + 1 + 2 * MAX_LEN;
-const _: () = assert!(MAX_SEED <= MAX_MESSAGE);
+/// The number of each row of a batch.
+const NUMBERS: [[u8; 1]; LANES] = [[0], [1], [2], [3], [4], [5], [6], [7]];
+const _: () = assert!(LABEL.len() + 1 + 2 * MAX_LEN <= MAX_MESSAGE);
 
 /// What a row's signature is made of.
 struct Input<'a> {
     key: &'a [u8],
     /// As long as the key, from its start.
     digest: [u8; MAX_LEN],
-    /// What the nonce is made of.
-    seed: Zeroizing<[u8; MAX_SEED]>,
+    /// This row's number.
+    number: &'static [u8; 1],
 }
 
 impl Input<'_> {
@@ -51,9 +51,9 @@ impl Input<'_> {
         self.digest.get(..self.key.len()).unwrap_or_default()
     }
 
-    fn seed(&self) -> &[u8] {
-        let len = LABEL.len() + 1 + 2 * self.key.len();
-        self.seed.get(..len).unwrap_or_default()
+    /// What the nonce is made of.
+    fn seed(&self) -> [&[u8]; 4] {
+        [LABEL, self.number, self.key, self.digest()]
     }
 }
 
@@ -79,7 +79,7 @@ pub(crate) const fn scalar_len(key: &Key) -> Option<usize> {
 /// redoes both.
 pub(crate) fn run(path: Path, jobs: &mut [Job<'_>]) {
     let mut rows = Vec::with_capacity(LANES);
-    for (number, job) in (0..).zip(jobs.iter_mut().take(LANES)) {
+    for (number, job) in NUMBERS.iter().zip(jobs) {
         match prepare(job, number) {
             Ok(input) => rows.push((job, input)),
             Err(error) => job.fail(error),
@@ -112,9 +112,9 @@ pub(crate) fn run(path: Path, jobs: &mut [Job<'_>]) {
     }
 }
 
-/// Checks the job; gives its key, its digest as long as the order (the leftmost bytes, or zeros and then
-/// all of it: FIPS 186-5, section 6.4.1, step 2) and what its nonce is made of.
-fn prepare<'a>(job: &Job<'a>, number: u8) -> Result<Input<'a>, JobError> {
+/// Checks the job; gives its key and its digest as long as the order (the leftmost bytes, or zeros and then
+/// all of it: FIPS 186-5, section 6.4.1, step 2).
+fn prepare<'a>(job: &Job<'a>, number: &'static [u8; 1]) -> Result<Input<'a>, JobError> {
     job.validate()?;
     let (Operation::EcdsaSign(_), Some(len), Some(key)) =
         (job.operation, scalar_len(job.key), job.key.ec_scalar())
@@ -127,15 +127,11 @@ fn prepare<'a>(job: &Job<'a>, number: u8) -> Result<Input<'a>, JobError> {
         .get_mut(len - taken.len()..len)
         .ok_or(JobError::Failed)?
         .copy_from_slice(taken);
-    let mut seed = Zeroizing::new([0; MAX_SEED]);
-    let parts = LABEL.iter().chain([&number]).chain(key);
-    for (to, from) in seed
-        .iter_mut()
-        .zip(parts.chain(digest.get(..len).unwrap_or_default()))
-    {
-        *to = *from;
-    }
-    Ok(Input { key, digest, seed })
+    Ok(Input {
+        key,
+        digest,
+        number,
+    })
 }
 
 /// Makes the nonces of a batch; `false` if the random generator failed.
@@ -144,7 +140,7 @@ fn derive(path: Path, rows: &[Row<'_, '_>], nonces: &mut [[u8; NONCE_LEN]; LANES
     if rand::fill(fresh.as_mut_slice()).is_err() {
         return false;
     }
-    let seeds: Vec<&[u8]> = rows.iter().map(|(_, input)| input.seed()).collect();
+    let seeds: Vec<_> = rows.iter().map(|(_, input)| input.seed()).collect();
     hmac_sha512(path, fresh.as_slice(), &seeds, nonces)
 }
 
@@ -297,8 +293,8 @@ mod tests {
                 &digests[usize::from(number >> 1 & 1)],
                 output,
             );
-            let input = prepare(&job, number >> 2).unwrap();
-            assert!(seeds.insert(input.seed().to_vec()));
+            let input = prepare(&job, &NUMBERS[usize::from(number >> 2)]).unwrap();
+            assert!(seeds.insert(input.seed().concat()));
         }
         assert_eq!(seeds.len(), 8);
     }
@@ -313,13 +309,13 @@ mod tests {
                 rand::fill(&mut bytes).unwrap();
                 let (key, message) = bytes.split_at(128);
                 let key = &key[..round * 7 % 129];
-                let messages: Vec<&[u8]> = (0..LANES)
-                    .map(|lane| &message[..(round * 5 + lane * 13) % (MAX_MESSAGE + 1)])
+                let messages: Vec<[&[u8]; 1]> = (0..LANES)
+                    .map(|lane| [&message[..(round * 5 + lane * 13) % (MAX_MESSAGE + 1)]])
                     .collect();
                 let mut tags = [[0; NONCE_LEN]; LANES];
                 assert!(hmac_sha512(path, key, &messages, &mut tags));
                 let key = hmac::Key::new(hmac::HMAC_SHA512, key);
-                for (tag, message) in tags.iter().zip(messages) {
+                for (tag, [message]) in tags.iter().zip(messages) {
                     assert_eq!(tag.as_slice(), hmac::sign(&key, message).as_ref());
                 }
             }

@@ -113,25 +113,24 @@ const ROUNDS: [u64; 80] = [
     0x6c44_198c_4a47_5817,
 ];
 
-/// `HMAC-SHA-512(key, messages[l])` into `tags[l]`, for up to eight messages of at most [`MAX_MESSAGE`] bytes and a key of
-/// at most 128. Says whether the lengths were such; if not, no tag is written. The order of the lanes is that of the
-/// messages, and tags without a message keep their bytes.
-pub fn hmac_sha512(
+/// `HMAC-SHA-512(key, messages[l])` into `tags[l]`, for up to eight messages and a key of at most 128 bytes. A message comes
+/// in `P` parts, which are joined and together have at most [`MAX_MESSAGE`] bytes. Says whether the lengths were such; if
+/// not, no tag is written. Tags without a message keep their bytes.
+pub fn hmac_sha512<const P: usize>(
     path: Path,
     key: &[u8],
-    messages: &[&[u8]],
+    messages: &[[&[u8]; P]],
     tags: &mut [[u8; TAG_LEN]; LANES],
 ) -> bool {
+    let length = |parts: &[&[u8]; P]| parts.iter().map(|part| part.len()).sum::<usize>();
     if key.len() > BLOCK
         || messages.len() > LANES
-        || messages.iter().any(|message| message.len() > MAX_MESSAGE)
+        || messages.iter().any(|parts| length(parts) > MAX_MESSAGE)
     {
         return false;
     }
     let mut work = Work::EMPTY;
-    for (lane, message) in messages.iter().enumerate() {
-        work.put_message(lane, message);
-    }
+    work.put_messages(messages);
     work.put_key(key);
     run(path, Hmac(&mut work));
     for (lane, tag) in tags.iter_mut().take(messages.len()).enumerate() {
@@ -160,24 +159,28 @@ impl Work {
         tags: [Row::ZERO; 8],
     };
 
-    fn put_message(&mut self, lane: usize, message: &[u8]) {
+    fn put_messages<const P: usize>(&mut self, messages: &[[&[u8]; P]]) {
+        // One buffer for all lanes in turn, wiped once.
         let mut bytes = [0; BLOCK];
-        for (to, from) in bytes.iter_mut().zip(message.iter().chain(&[0x80])) {
-            *to = *from;
+        for (lane, parts) in messages.iter().enumerate() {
+            let mut len = 0;
+            for part in parts.iter().chain([&[0x80].as_slice()]) {
+                bytes[len..len + part.len()].copy_from_slice(part);
+                len += part.len();
+            }
+            bytes[len..].fill(0);
+            for (row, word) in self.block.iter_mut().zip(bytes.chunks_exact(8)) {
+                row.0[lane] = be_word(word);
+            }
+            // The key's block comes first and counts; the byte that ends the message does not.
+            self.block[WORDS - 1].0[lane] = 8 * (BLOCK as u64 + len as u64 - 1);
         }
-        for (row, word) in self.block.iter_mut().zip(bytes.chunks_exact(8)) {
-            row.0[lane] = be_word(word);
-        }
-        // The key's block comes first and counts.
-        self.block[WORDS - 1].0[lane] = 8 * (BLOCK as u64 + message.len() as u64);
         bytes.zeroize();
     }
 
     fn put_key(&mut self, key: &[u8]) {
         let mut bytes = [0; BLOCK];
-        for (to, from) in bytes.iter_mut().zip(key) {
-            *to = *from;
-        }
+        bytes[..key.len()].copy_from_slice(key);
         for (word, bytes) in self.key.iter_mut().zip(bytes.chunks_exact(8)) {
             *word = be_word(bytes);
         }
@@ -196,9 +199,9 @@ impl Drop for Work {
 
 /// Eight bytes, big endian.
 fn be_word(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0, |word, byte| word << 8 | u64::from(*byte))
+    let mut word = [0; 8];
+    word.copy_from_slice(bytes);
+    u64::from_be_bytes(word)
 }
 
 /// The whole computation: two blocks of the key, the message, the inner hash.
@@ -351,8 +354,8 @@ mod tests {
         for path in Path::all() {
             for (key, message, tag) in published() {
                 for lane in 0..LANES {
-                    let mut messages: [&[u8]; LANES] = [b"another"; LANES];
-                    messages[lane] = &message;
+                    let mut messages: [[&[u8]; 2]; LANES] = [[b"an", b"other"]; LANES];
+                    messages[lane] = message.split_at(message.len() / 3).into();
                     let mut tags = [[0; TAG_LEN]; LANES];
                     assert!(hmac_sha512(path, &key, &messages, &mut tags));
                     for (other, found) in tags.iter().enumerate() {
@@ -369,14 +372,19 @@ mod tests {
         let long = [0; BLOCK + 1];
         let mut tags = [[7; TAG_LEN]; LANES];
         for path in Path::all() {
-            assert!(!hmac_sha512(path, &long, &[b""], &mut tags));
-            assert!(!hmac_sha512(path, b"", &[&long[..=MAX_MESSAGE]], &mut tags));
-            assert!(!hmac_sha512(path, b"", &[b"".as_slice(); 9], &mut tags));
+            assert!(!hmac_sha512(path, &long, &[[b""]], &mut tags));
+            assert!(!hmac_sha512(
+                path,
+                b"",
+                &[[&long[..=MAX_MESSAGE]]],
+                &mut tags
+            ));
+            assert!(!hmac_sha512(path, b"", &[[b"".as_slice()]; 9], &mut tags));
             assert_eq!(tags, [[7; TAG_LEN]; LANES]);
             assert!(hmac_sha512(
                 path,
                 &long[..BLOCK],
-                &[&long[..MAX_MESSAGE]],
+                &[[&long[..MAX_MESSAGE]]],
                 &mut tags
             ));
             assert_ne!(tags[0], [7; TAG_LEN]);

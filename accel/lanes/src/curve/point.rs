@@ -45,6 +45,9 @@ impl<V: Vector, C: Curve<N>, const N: usize> Point<V, C, N> {
     #[inline(always)]
     pub(crate) fn add(&self, field: &Field<V, C::Coordinate, N>, other: &Affine<V, C, N>) -> Self {
         let settled = <C::Coordinate as super::Prime<N>>::SETTLED;
+        // Independent products stand side by side, so that the processor overlaps them: one alone leaves half of the
+        // multiplier idle. The four before x do not wait for the long way from x to y, nor do the next two of the
+        // following addition.
         let u2 = field.mul(&other.x, &self.zz);
         let s2 = field.mul(&other.y, &self.zzz).negate_where(other.negative);
         let p = field.carry(field.sub(u2, self.x.sum(), settled));
@@ -53,11 +56,12 @@ impl<V: Vector, C: Curve<N>, const N: usize> Point<V, C, N> {
         let rr = field.square(&r);
         let ppp = field.carry(field.mul(&p, &pp));
         let q: Sum<V, _, _, N> = field.mul(&self.x, &pp);
-        let zz = field.carry(field.mul(&self.zz, &pp));
         let x = field.settle(field.sub(rr, ppp.sum().plus(q).plus(q), 4));
-        let slope = field.carry(field.sub(q, x.sum(), settled));
+        let zz = field.carry(field.mul(&self.zz, &pp));
+        let y_ppp = field.mul(&self.y, &ppp);
         let zzz = field.carry(field.mul(&self.zzz, &ppp));
-        let y = field.carry(field.sub(field.mul(&r, &slope), field.mul(&self.y, &ppp), 2));
+        let slope = field.carry(field.sub(q, x.sum(), settled));
+        let y = field.carry(field.sub(field.mul(&r, &slope), y_ppp, 2));
         Self { x, y, zz, zzz }
     }
 

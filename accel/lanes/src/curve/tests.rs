@@ -87,7 +87,7 @@ fn splat<const N: usize>(digits: &[u64; N]) -> [Row; N] {
 /// Checks one batch on every path against the oracle.
 fn check_against_oracle<P: Prime<N>, const N: usize>(paths: &[Path], a: &[Row; N], b: &[Row; N]) {
     let modulus = number(&splat(&P::MODULUS), 0);
-    let times = |k: usize| -> Number { product(&modulus, &[k as u64]) };
+    let times = |k: u64| -> Number { product(&modulus, &[k]) };
     for path in paths {
         let outcome = run(
             *path,
@@ -115,11 +115,7 @@ fn check_against_oracle<P: Prime<N>, const N: usize>(paths: &[Path], a: &[Row; N
             assert!(same(&difference, &plus(&c, &times(4))), "{}", context());
             // 3 c + 4 p - d, less any multiple of p, and below the promised bound.
             let settled = number(&outcome.settled, lane);
-            assert!(
-                below(&settled, &times(P::SETTLED as usize)),
-                "{}",
-                context()
-            );
+            assert!(below(&settled, &times(P::SETTLED)), "{}", context());
             let whole = plus(&product(&c, &[3]), &times(4));
             let candidate = plus(&settled, &d);
             assert!(
