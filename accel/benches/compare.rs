@@ -6,10 +6,12 @@
 //! LD_LIBRARY_PATH=.../lib KEYSERVER_CRYPTO_MB=.../lib/libcrypto_mb.so cargo bench -p accel --bench compare
 //! ```
 //!
-//! All competitors take turns within one process on one thread, so that a drifting clock drifts for all; times
-//! are CPU time of that thread for eight operations, medians of many turns. Every figure of this crate contains blinding, fresh
-//! nonces and the check of RSA results; `crypto_mb` has neither blinding nor nonces nor, in its first column, the
-//! check; `lanes/mb` is against the checked one where there is a check to make. It spills to an unaligned stack, so it is called from four stack positions and gets its best.
+//! All competitors take turns within one process on one thread, so that a drifting clock drifts for
+//! all; times are CPU time of that thread for eight operations, medians of many turns. Every figure of
+//! this crate contains blinding, fresh nonces and the check of RSA results; `crypto_mb` has neither
+//! blinding nor nonces nor, in its first column, the check. The column `lanes/mb` is against the
+//! checked one where there is a check to make. `crypto_mb` spills to an unaligned stack, so it is
+//! called from four stack positions and gets its best.
 //!
 //! The limit is the time the 52-bit multiply-adds of the exponentiations alone would take at the rate that
 //! this run measures for them: for each of the two primes, with n digits of 52 bits, one squaring a bit, n(n+1) + 2n^2
