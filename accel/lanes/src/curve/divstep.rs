@@ -20,23 +20,12 @@ const LIMB_MASK: i64 = (1 << LIMB_BITS) - 1;
 /// A number in signed limbs: five for 256 bits, seven for 384.
 type Long<const L: usize> = [i64; L];
 
-/// How many steps a width takes: `batches` times `steps`, each batch at most 62.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Schedule {
-    batches: usize,
-    steps: usize,
-}
-
-/// 10 batches of 60 steps: 600, of which 591 are needed.
-pub(crate) const STEPS_256: Schedule = Schedule {
-    batches: 10,
-    steps: 60,
-};
-/// 15 batches of 60 steps: 900, of which 885 are needed.
-pub(crate) const STEPS_384: Schedule = Schedule {
-    batches: 15,
-    steps: 60,
-};
+/// Steps in a batch: as many as a limb has bits, less two, in two halves.
+const STEPS: usize = 60;
+/// Batches for 256 bits: 600 steps, of which 591 are needed.
+pub(crate) const BATCHES_256: usize = 10;
+/// Batches for 384 bits: 900 steps, of which 885 are needed.
+pub(crate) const BATCHES_384: usize = 15;
 
 /// What a batch of steps does to `(f, g)`, times `2^62`: `f' = u f + v g`, `g' = q f + r g`.
 #[derive(Clone, Copy, Debug)]
@@ -71,15 +60,15 @@ impl<const L: usize> Drop for Inversion<L> {
 /// `1 / values[0] mod P` and `1 / values[1] mod Q`, for plain numbers below the primes; the inverse of zero is zero.
 /// `L` limbs of 62 bits must hold the primes and a sign.
 pub(crate) fn invert_both<P: Prime<N>, Q: Prime<N>, const N: usize, const L: usize>(
-    schedule: Schedule,
+    batches: usize,
     values: [&[u64; N]; 2],
 ) -> [[u64; N]; 2] {
     let mut states = [
         Inversion::<L>::new(&P::MODULUS, values[0]),
         Inversion::<L>::new(&Q::MODULUS, values[1]),
     ];
-    for _ in 0..schedule.batches {
-        let matrices = advance(&mut states, schedule.steps);
+    for _ in 0..batches {
+        let matrices = advance(&mut states);
         for (state, matrix) in states.iter_mut().zip(&matrices) {
             state.apply(matrix);
         }
@@ -88,68 +77,95 @@ pub(crate) fn invert_both<P: Prime<N>, Q: Prime<N>, const N: usize, const L: usi
     [first.finish(), second.finish()]
 }
 
-/// `steps` divsteps of both numbers, decided by their lowest limbs alone.
-fn advance<const L: usize>(states: &mut [Inversion<L>; 2], steps: usize) -> [Matrix; 2] {
+/// [`STEPS`] divsteps of both numbers, decided by their lowest limbs alone.
+fn advance<const L: usize>(states: &mut [Inversion<L>; 2]) -> [Matrix; 2] {
     let [first, second] = states;
-    // Rows of the matrices start as the identity, scaled so that the result is scaled by 2^62.
-    let unit = 1i64 << (LIMB_BITS - steps);
-    let mut a = Steps::new(first, unit);
-    let mut b = Steps::new(second, unit);
-    for _ in 0..steps {
-        a.step();
-        b.step();
-    }
+    let mut a = Steps::new(first);
+    let mut b = Steps::new(second);
+    let halves = [0; 2].map(|_| {
+        for _ in 0..STEPS / 2 {
+            a.step();
+            b.step();
+        }
+        [a.take_matrix(), b.take_matrix()]
+    });
     first.zeta = a.zeta;
     second.zeta = b.zeta;
-    [a.matrix, b.matrix]
+    let [[a, b], [a_then, b_then]] = halves;
+    [a.followed_by(&a_then), b.followed_by(&b_then)]
 }
 
-/// The registers of one chain.
+/// The registers of one chain. Two entries of the matrix share a register, as the number `u + 2^32 v`: every operation
+/// below is linear, so it does to the sum what it would do to the parts, and parts of at most 2^30 come apart again.
 struct Steps {
     zeta: i64,
     f: i64,
     g: i64,
-    matrix: Matrix,
+    uv: i64,
+    qr: i64,
 }
 
 impl Steps {
-    fn new<const L: usize>(state: &Inversion<L>, unit: i64) -> Self {
+    const fn new<const L: usize>(state: &Inversion<L>) -> Self {
         Self {
             zeta: state.zeta,
             f: state.f[0],
             g: state.g[0],
-            matrix: Matrix {
-                u: unit,
-                v: 0,
-                q: 0,
-                r: unit,
-            },
+            uv: 1,
+            qr: 1 << 32,
         }
     }
 
     /// If `zeta < 0` and `g` is odd, `(f, g)` becomes `(g, (g - f) / 2)`; otherwise `(f, (g + f) / 2)` or `(f, g / 2)`,
-    /// whichever is whole. All three are computed as one, with masks.
+    /// whichever is whole. All three are computed as one, with masks. The matrix grows by a factor of 2 instead.
     #[inline(always)]
-    fn step(&mut self) {
-        let matrix = &mut self.matrix;
+    const fn step(&mut self) {
         let below = self.zeta >> 63;
         let odd = (self.g & 1).wrapping_neg();
         // plus or minus (f, u, v), added to (g, q, r) where g is odd
         let x = (self.f ^ below).wrapping_sub(below);
-        let y = (matrix.u ^ below).wrapping_sub(below);
-        let z = (matrix.v ^ below).wrapping_sub(below);
+        let y = (self.uv ^ below).wrapping_sub(below);
         self.g = self.g.wrapping_add(x & odd);
-        matrix.q = matrix.q.wrapping_add(y & odd);
-        matrix.r = matrix.r.wrapping_add(z & odd);
+        self.qr = self.qr.wrapping_add(y & odd);
         // (f, u, v) becomes the old (g, q, r), which is the sum of both, where the roles change
         let swap = below & odd;
         self.zeta = (self.zeta ^ swap).wrapping_sub(1);
         self.f = self.f.wrapping_add(self.g & swap);
-        matrix.u = matrix.u.wrapping_add(matrix.q & swap);
-        matrix.v = matrix.v.wrapping_add(matrix.r & swap);
+        self.uv = self.uv.wrapping_add(self.qr & swap);
         self.g >>= 1;
-        matrix.u = matrix.u.wrapping_shl(1);
-        matrix.v = matrix.v.wrapping_shl(1);
+        self.uv = self.uv.wrapping_shl(1);
+    }
+
+    /// The matrix of the steps so far, times two to their number; the next ones start from the identity.
+    const fn take_matrix(&mut self) -> Matrix {
+        let (u, v) = apart(self.uv);
+        let (q, r) = apart(self.qr);
+        self.uv = 1;
+        self.qr = 1 << 32;
+        Matrix { u, v, q, r }
+    }
+}
+
+/// The parts of `low + 2^32 high`, each less than 2^31 in size.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low half, with its sign, is what is asked for"
+)]
+const fn apart(pair: i64) -> (i64, i64) {
+    let low = pair as i32 as i64;
+    (low, pair.wrapping_sub(low) >> 32)
+}
+
+impl Matrix {
+    /// Both halves of a batch as one, times `2^62`: each half is times `2^30`.
+    const fn followed_by(&self, then: &Self) -> Self {
+        const SCALE: i64 = 1 << (LIMB_BITS - STEPS);
+        Self {
+            u: (then.u * self.u + then.v * self.q) * SCALE,
+            v: (then.u * self.v + then.v * self.r) * SCALE,
+            q: (then.q * self.u + then.r * self.q) * SCALE,
+            r: (then.q * self.v + then.r * self.r) * SCALE,
+        }
     }
 }
 
@@ -306,8 +322,8 @@ mod tests {
     use proptest::prelude::*;
 
     /// Inverts both ways and multiplies back.
-    fn check<C: Curve<N>, const N: usize, const L: usize>(schedule: Schedule, a: [u64; N]) {
-        let [p, n] = invert_both::<C::Coordinate, C::Order, N, L>(schedule, [&a, &a]);
+    fn check<C: Curve<N>, const N: usize, const L: usize>(batches: usize, a: [u64; N]) {
+        let [p, n] = invert_both::<C::Coordinate, C::Order, N, L>(batches, [&a, &a]);
         let one = |ok: bool| assert!(ok, "{a:x?}");
         one(Single::<C::Coordinate, N>::new(&a).mul(Single::new(&p)) == Single::ONE);
         one(Single::<C::Order, N>::new(&a).mul(Single::new(&n)) == Single::ONE);
@@ -326,7 +342,8 @@ mod tests {
     fn the_inverse_of_zero_is_zero() {
         let zero = [&[0; 5]; 2];
         let inverses = invert_both::<<P256 as Curve<5>>::Coordinate, <P256 as Curve<5>>::Order, 5, 5>(
-            STEPS_256, zero,
+            BATCHES_256,
+            zero,
         );
         assert_eq!(inverses, [[0; 5]; 2]);
     }
@@ -339,22 +356,22 @@ mod tests {
                 a[bit / 52] = 1 << (bit % 52);
                 a[0] |= 1 - less;
                 if a != [0; 5] {
-                    check::<P256, 5, 5>(STEPS_256, a);
+                    check::<P256, 5, 5>(BATCHES_256, a);
                 }
             }
         }
         for bit in 0..383 {
             let mut a = [0; 8];
             a[bit / 52] = 1 << (bit % 52);
-            check::<P384, 8, 7>(STEPS_384, a);
+            check::<P384, 8, 7>(BATCHES_384, a);
         }
         for k in 1..200 {
             let mut a = <<P256 as Curve<5>>::Order as Prime<5>>::MODULUS;
             a[0] -= k;
-            check::<P256, 5, 5>(STEPS_256, a);
+            check::<P256, 5, 5>(BATCHES_256, a);
             let mut a = <<P384 as Curve<8>>::Order as Prime<8>>::MODULUS;
             a[0] -= k;
-            check::<P384, 8, 7>(STEPS_384, a);
+            check::<P384, 8, 7>(BATCHES_384, a);
         }
     }
 
@@ -365,11 +382,11 @@ mod tests {
         fn a_number_times_its_inverse_is_one(a in any::<[u64; 5]>(), b in any::<[u64; 8]>()) {
             let a = below(a, 0xffff_ffff_0000);
             if a != [0; 5] {
-                check::<P256, 5, 5>(STEPS_256, a);
+                check::<P256, 5, 5>(BATCHES_256, a);
             }
             let b = below(b, 0xf_ffff);
             if b != [0; 8] {
-                check::<P384, 8, 7>(STEPS_384, b);
+                check::<P384, 8, 7>(BATCHES_384, b);
             }
         }
     }

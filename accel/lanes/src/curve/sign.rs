@@ -13,7 +13,7 @@ use core::marker::PhantomData;
 use zeroize::Zeroize;
 
 use super::comb::BaseMultiply;
-use super::divstep::{STEPS_256, STEPS_384, Schedule, invert_both};
+use super::divstep::{BATCHES_256, BATCHES_384, invert_both};
 use super::prime::{DIGIT_BITS, DIGIT_MASK, Element, Field, Montgomery, Plain};
 use super::shared::{Products, inverse_montgomery, inverse_plain, multiply_lanes};
 use super::{Curve, P256, P384};
@@ -68,7 +68,7 @@ pub fn sign_p256(
     path: Path,
     requests: &[Request<'_>],
 ) -> [Result<Signature<32>, SignError>; LANES] {
-    sign::<P256, 5, 5, 32>(path, STEPS_256, requests)
+    sign::<P256, 5, 5, 32>(path, BATCHES_256, requests)
 }
 
 /// Signs with P-384, as [`sign_p256`].
@@ -76,7 +76,7 @@ pub fn sign_p384(
     path: Path,
     requests: &[Request<'_>],
 ) -> [Result<Signature<48>, SignError>; LANES] {
-    sign::<P384, 8, 7, 48>(path, STEPS_384, requests)
+    sign::<P384, 8, 7, 48>(path, BATCHES_384, requests)
 }
 
 /// Everything secret of a batch, wiped when it ends.
@@ -117,7 +117,7 @@ impl<const N: usize> Drop for Batch<N> {
 /// Signs one batch; `L` limbs of 62 bits hold a number of the curve, `B` bytes its order.
 fn sign<C: Curve<N>, const N: usize, const L: usize, const B: usize>(
     path: Path,
-    schedule: Schedule,
+    batches: usize,
     requests: &[Request<'_>],
 ) -> [Result<Signature<B>, SignError>; LANES] {
     let mut batch = Batch::<N>::EMPTY;
@@ -140,7 +140,7 @@ fn sign<C: Curve<N>, const N: usize, const L: usize, const B: usize>(
         },
     );
     let mut inverses = invert_both::<C::Coordinate, C::Order, N, L>(
-        schedule,
+        batches,
         [&batch.zz_products.total(), &batch.scalar_products.total()],
     );
     let mut r = [Row::ZERO; N];
