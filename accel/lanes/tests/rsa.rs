@@ -1,4 +1,8 @@
 //! Whole RSA operations over fixed keys, on every path.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure ends the test"
+)]
 
 use accel_lanes::rsa::{Blinding, Lane, blindings, private};
 use accel_lanes::{LANES, Path, RsaKey, RsaNumbers, RsaSize};
