@@ -29,6 +29,7 @@ use super::stream::Stream;
 use super::table::ConnectionId;
 use crate::framing::{FrameBuffer, Front};
 use crate::policy::{ClientId, PeerIdentity};
+use crate::snapshot::Snapshot;
 use crate::tls::session::{Ingested, TlsSession};
 use crate::{clock, limits, tls};
 
@@ -246,7 +247,9 @@ impl<S: Stream> Connection<S> {
         if self.phase.get() != Phase::Open {
             return;
         }
-        self.follow_policy(shard);
+        // One snapshot a turn: the client's rights and the keys must be of the same generation.
+        let snapshot = shard.snapshot();
+        self.follow_policy(&snapshot);
         let mut frames = self.frames.borrow_mut();
         let mut now = None;
         while self.phase.get() == Phase::Open && self.has_room(shard) {
@@ -258,7 +261,7 @@ impl<S: Stream> Connection<S> {
                 }
                 Front::Frame(frame, len) => {
                     let now = *now.get_or_insert_with(clock::now);
-                    shard.serve_frame(self, frame, now);
+                    shard.serve_frame(self, &snapshot, frame, now);
                     frames.consume(len);
                 }
             }
@@ -272,8 +275,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Looks the client up again when keys or policy were replaced since.
-    pub(crate) fn follow_policy(&self, shard: &Shard<S>) {
-        let snapshot = shard.snapshot();
+    pub(crate) fn follow_policy(&self, snapshot: &Snapshot) {
         let Some(identity) = self.identity.get() else {
             return;
         };

@@ -177,7 +177,7 @@ impl<S: Stream> Shard<S> {
             for connection in self.live_connections() {
                 connection.sweep(&self, now);
                 if reloaded != generation {
-                    connection.follow_policy(&self);
+                    connection.follow_policy(&self.snapshot());
                 }
                 if cut {
                     connection.kill();

@@ -1,5 +1,6 @@
 //! What happens to one frame: decode, decide, answer or queue; and to one finished job: answer.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keyless_protocol::info::KeyListRequest;
@@ -13,10 +14,18 @@ use crate::clock;
 use crate::dispatch::{Job, Outcome, translate};
 use crate::info;
 use crate::policy::{self, Admitted, Refusal};
+use crate::snapshot::Snapshot;
 
 impl<S: Stream> Shard<S> {
-    /// Serves one whole frame of an established connection.
-    pub(super) fn serve_frame(&self, connection: &Connection<S>, frame: Frame<'_>, now: Instant) {
+    /// Serves one whole frame of an established connection, under the snapshot that its client was
+    /// looked up in.
+    pub(super) fn serve_frame(
+        &self,
+        connection: &Connection<S>,
+        snapshot: &Arc<Snapshot>,
+        frame: Frame<'_>,
+        now: Instant,
+    ) {
         let request = match Request::decode(frame) {
             Ok(request) => request,
             Err(error) => {
@@ -42,15 +51,14 @@ impl<S: Stream> Shard<S> {
                 let document = KeyListRequest::decode(request.payload)
                     .ok()
                     .and_then(|wanted| {
-                        let snapshot = self.snapshot();
                         let room = MAX_PAYLOAD;
-                        policy::key_list(&snapshot, connection.client(), wanted.first, room)
+                        policy::key_list(snapshot, connection.client(), wanted.first, room)
                             .encode()
                             .ok()
                     });
                 self.answer(connection, &request, document.as_deref());
             }
-            _ => self.use_key(connection, &request, now),
+            _ => self.use_key(connection, snapshot, &request, now),
         }
     }
 
@@ -63,21 +71,27 @@ impl<S: Stream> Shard<S> {
         self.metrics().request(request.opcode, None, result);
     }
 
-    fn use_key(&self, connection: &Connection<S>, request: &Request<'_>, now: Instant) {
-        match policy::admit(&self.snapshot(), connection.client(), request) {
+    fn use_key(
+        &self,
+        connection: &Connection<S>,
+        snapshot: &Arc<Snapshot>,
+        request: &Request<'_>,
+        now: Instant,
+    ) {
+        match policy::admit(snapshot, connection.client(), request) {
             Ok(admitted) => self.gather(connection, request, admitted, now),
-            Err(refusal) => self.refuse(connection, request, refusal, now),
+            Err(refusal) => self.refuse(connection, snapshot, request, refusal, now),
         }
     }
 
     fn refuse(
         &self,
         connection: &Connection<S>,
+        snapshot: &Snapshot,
         request: &Request<'_>,
         refusal: Refusal,
         now: Instant,
     ) {
-        let snapshot = self.snapshot();
         let client = connection
             .client()
             .map(|client| snapshot.policy.client_name(client));
