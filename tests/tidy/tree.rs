@@ -5,7 +5,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Folders that hold no sources: results of builds, the history, what a fuzzer wrote down.
+/// What holds no sources: results of builds, the history (a file that leads to it in a second
+/// working tree), what a fuzzer wrote down.
 const NOT_SOURCES: [&str; 5] = [".git", "target", "artifacts", "node_modules", "__pycache__"];
 
 /// One text file, its path relative to the root of the tree with `/` between the parts.
@@ -60,10 +61,11 @@ fn collect(folder: &Path, found: &mut Vec<File>) {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
+        if NOT_SOURCES.contains(&name.as_str()) {
+            continue;
+        }
         if path.is_dir() {
-            if !NOT_SOURCES.contains(&name.as_str()) {
-                collect(&path, found);
-            }
+            collect(&path, found);
         } else if let Ok(text) = std::fs::read_to_string(&path) {
             let relative = path
                 .strip_prefix(root())
