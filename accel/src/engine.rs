@@ -11,7 +11,7 @@
 //!                   |                                  |
 //!     RSA: checked by the backend or here;  curves: a sample is verified
 //!                   |
-//!      failed? -> count, wipe, redo on the reference, verify; failed again? -> CheckFailed
+//!      failed? -> count, alarm, wipe, redo on the reference, verify; failed again? -> CheckFailed
 //! ```
 
 use std::fmt;
@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use zeroize::Zeroize;
 
+use crate::alarm::{AlarmQueue, Alarms, Check};
 use crate::backend::Backend;
 use crate::calibrate::{CostTable, MAX_FILL};
 use crate::error::{EngineError, JobError};
@@ -98,6 +99,7 @@ pub struct Engine {
     costs: CostTable,
     sampler: Sampler,
     counters: AtomicCounters,
+    alarms: AlarmQueue,
 }
 
 impl fmt::Debug for Engine {
@@ -148,6 +150,7 @@ impl Engine {
             costs,
             sampler: Sampler::new(config.verify_ecdsa),
             counters: AtomicCounters::default(),
+            alarms: AlarmQueue::new(),
         })
     }
 
@@ -177,6 +180,13 @@ impl Engine {
         }
     }
 
+    /// The results that failed their check since this was last called. Whoever runs the engine asks
+    /// every second or so and tells the operator: this machine computes wrongly.
+    #[must_use]
+    pub fn take_alarms(&self) -> Alarms {
+        self.alarms.take()
+    }
+
     /// Runs every job, in place: fills its output, sets its result.
     ///
     /// Meant for jobs of one class, which is what lanes can share; a mixture is run correctly, but in
@@ -201,7 +211,7 @@ impl Engine {
             if batch {
                 count(&self.counters.batched, now.len());
                 lanes.run_yielding(now, between);
-                self.check(now, lanes.checks_results());
+                self.check(now, lanes);
             } else {
                 self.run_single(now);
             }
@@ -238,34 +248,39 @@ impl Engine {
     fn run_single(&self, jobs: &mut [Job<'_>]) {
         count(&self.counters.single, jobs.len());
         self.reference.run(jobs);
-        self.check(jobs, self.reference.checks_results());
+        self.check(jobs, &*self.reference);
     }
 
-    /// Looks at each result before the caller sees it.
-    fn check(&self, jobs: &mut [Job<'_>], rsa_is_checked: bool) {
+    /// Looks at each result of `backend` before the caller sees it.
+    fn check(&self, jobs: &mut [Job<'_>], backend: &dyn Backend) {
         for job in jobs {
-            match job.result {
+            let failed = match job.result {
                 Ok(()) => {
                     let due = match job.operation {
                         Operation::RsaPkcs1Sign(_)
                         | Operation::RsaPssSign(_)
-                        | Operation::RsaPrivate => !rsa_is_checked,
+                        | Operation::RsaPrivate => !backend.checks_results(),
                         Operation::EcdsaSign(_) | Operation::Ed25519Sign | Operation::MlDsaSign => {
                             self.sampler.next()
                         }
                     };
-                    if due && !result_is_correct(job) {
-                        count(&self.counters.check_failures, 1);
-                        self.redo(job);
+                    if !due || result_is_correct(job) {
+                        continue;
                     }
+                    Some(Check::Verification)
                 }
                 // A backend that checks by itself says so when a check failed.
-                Err(JobError::CheckFailed) => {
-                    count(&self.counters.check_failures, 1);
-                    self.redo(job);
-                }
-                Err(JobError::Failed) => self.redo(job),
-                Err(JobError::Input | JobError::WrongKey) => {}
+                Err(JobError::CheckFailed) => Some(Check::Backend),
+                Err(JobError::Failed) => None,
+                Err(JobError::Input | JobError::WrongKey) => continue,
+            };
+            if failed.is_some() {
+                count(&self.counters.check_failures, 1);
+            }
+            self.redo(job);
+            if let Some(check) = failed {
+                let redone = job.result.is_ok();
+                self.alarms.raise(backend.name(), job, check, redone);
             }
         }
     }
@@ -278,6 +293,8 @@ impl Engine {
         if job.result.is_ok() && !result_is_correct(job) {
             count(&self.counters.check_failures, 1);
             job.fail(JobError::CheckFailed);
+            let name = self.reference.name();
+            self.alarms.raise(name, job, Check::Verification, false);
         }
     }
 }
@@ -285,6 +302,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alarm::MAX_ALARMS;
     use crate::class::Class;
     use crate::job::Hash;
     use crate::key::Key;
@@ -333,6 +351,36 @@ mod tests {
         assert!(output.is_empty());
         let counters = engine.counters();
         assert_eq!((counters.check_failures, counters.fallbacks), (2, 1));
+        // One alarm for each, and none of them says that it came right in the end.
+        let alarms = engine.take_alarms();
+        assert_eq!((alarms.events.len(), alarms.more), (2, 0));
+        for alarm in alarms.events {
+            assert_eq!((alarm.backend, alarm.redone), ("broken", false));
+            assert_eq!((alarm.check, alarm.ski), (Check::Verification, key.ski()));
+        }
+        assert_eq!(engine.take_alarms(), Alarms::default());
+    }
+
+    #[test]
+    fn a_flood_of_alarms_is_kept_short_and_counted() {
+        let config = EngineConfig {
+            engine: EngineChoice::Single,
+            verify_ecdsa: VerifyRate::ALWAYS,
+            calibration: Duration::ZERO,
+        };
+        let mut engine = Engine::with_lanes(config, None).unwrap();
+        engine.reference = Box::new(Broken);
+        let key = Key::from_bytes(include_bytes!("calibrate/p256.der")).unwrap();
+        let mut output = Vec::new();
+        for _ in 0..MAX_ALARMS {
+            let operation = Operation::EcdsaSign(Hash::Sha256);
+            let mut jobs = [Job::new(&key, operation, &[3; 32], &mut output)];
+            engine.run(&mut jobs);
+        }
+        let alarms = engine.take_alarms();
+        assert_eq!(alarms.events.len(), MAX_ALARMS);
+        assert_eq!(alarms.more, engine.counters().check_failures - 16);
+        assert_eq!(engine.take_alarms(), Alarms::default());
     }
 
     #[test]

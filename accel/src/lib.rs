@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod alarm;
 mod aws_lc;
 mod backend;
 mod calibrate;
@@ -18,6 +19,7 @@ mod single;
 pub mod speed;
 mod verify;
 
+pub use alarm::{Alarm, Alarms, Check, MAX_ALARMS};
 pub use backend::Backend;
 pub use calibrate::{Cost, CostTable, MAX_FILL};
 pub use class::{Class, KeyType};

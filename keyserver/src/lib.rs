@@ -25,6 +25,7 @@ pub mod state;
 pub mod tls;
 
 mod acceptor;
+mod alarm;
 mod engine;
 mod framing;
 mod info;

@@ -59,6 +59,10 @@ pub const JOB_DEADLINE: Duration = Duration::from_secs(2);
 /// A class whose oldest job has waited this long goes before cheaper classes.
 pub const AGEING: Duration = Duration::from_millis(8);
 
+/// How often the log is told of results that failed their check. The engine keeps
+/// [`accel::MAX_ALARMS`] of them between two times and counts the rest.
+pub const ALARM_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Refusals that one I/O thread logs in a second; the rest are only counted.
 pub const REFUSALS_LOGGED_PER_SECOND: u32 = 10;
 

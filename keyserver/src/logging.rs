@@ -8,6 +8,7 @@ use std::fmt;
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 /// The environment variable with the level.
 pub const LEVEL_VARIABLE: &str = "KEYSERVER_LOG";
@@ -44,6 +45,18 @@ impl std::error::Error for LoggingError {}
 ///
 /// `KEYSERVER_LOG` holds something that is not a level or filter, or the log runs already.
 pub fn init(default_level: &str, format: Format) -> Result<(), LoggingError> {
+    init_to(default_level, format, io::stderr)
+}
+
+/// The same to another place than standard error, for tests.
+///
+/// # Errors
+///
+/// As [`init`].
+pub fn init_to<W>(default_level: &str, format: Format, writer: W) -> Result<(), LoggingError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let wanted = std::env::var(LEVEL_VARIABLE).unwrap_or_else(|_| default_level.to_owned());
     let filter = EnvFilter::builder().parse(&wanted).map_err(|error| {
         LoggingError(format!(
@@ -59,7 +72,7 @@ pub fn init(default_level: &str, format: Format) -> Result<(), LoggingError> {
     };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr);
+        .with_writer(writer);
     let started = if json {
         builder
             .json()

@@ -16,7 +16,7 @@ use crate::shard::{self, Backend, ShardContext};
 use crate::shutdown::Draining;
 use crate::snapshot::LoadError;
 use crate::state::{ReloadReport, ServerState};
-use crate::{acceptor, engine, limits};
+use crate::{acceptor, alarm, engine, limits};
 
 /// A running server.
 #[derive(Debug)]
@@ -56,6 +56,15 @@ impl Server {
     /// [`StartError`]. The process is expected to end then: a thread that had started may still run.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let engine = engine::build(&config.accel).map_err(StartError::Engine)?;
+        Self::start_on(config, engine)
+    }
+
+    /// The same over an engine of the caller's: how a test puts a fault into the arithmetic.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_on(config: Config, engine: accel::Engine) -> Result<Self, StartError> {
         let state = ServerState::load(config, Arc::new(engine)).map_err(StartError::Load)?;
         let config = Arc::clone(&state.snapshot.load().config);
         // The sockets before the threads: a port that is taken is the commonest reason to fail.
@@ -147,6 +156,8 @@ impl Server {
         for thread in self.crypto_threads {
             let _ = thread.join();
         }
+        // What failed in the last second.
+        alarm::report(self.state.engine());
         self.admin.stop();
     }
 
@@ -195,13 +206,20 @@ impl Threads {
         }
         let draining = Draining::new();
         let accepting = acceptor::run(listener, handles, Arc::clone(state), draining.clone());
+        let watched = Arc::clone(state);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let control = std::thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || {
-                if let Err(error) = runtime.block_on(accepting) {
+                let ended = runtime.block_on(async {
+                    tokio::select! {
+                        ended = accepting => ended,
+                        never = alarm::watch(&watched) => never,
+                    }
+                });
+                if let Err(error) = ended {
                     tracing::error!(%error, "the acceptor ended");
                 }
             })?;

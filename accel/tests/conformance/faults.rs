@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use accel::{
-    Backend, Class, Engine, EngineChoice, EngineConfig, EngineError, Hash, Job, JobError, Key,
-    Operation, Single, VerifyRate,
+    Backend, Check, Class, Engine, EngineChoice, EngineConfig, EngineError, Hash, Job, JobError,
+    Key, Operation, Single, VerifyRate,
 };
 
 use super::oracle::RsaPublic;
@@ -103,7 +103,7 @@ fn run_four(engine: &Engine, key: &Key, operation: Operation, input: &[u8]) -> V
     outputs
 }
 
-fn expect_one_fault(engine: &Engine, lie: Lie) {
+fn expect_one_fault(engine: &Engine, key: &Key, lie: Lie) {
     let counters = engine.counters();
     assert_eq!(counters.fallbacks, 1, "{lie:?}");
     assert_eq!(
@@ -112,6 +112,17 @@ fn expect_one_fault(engine: &Engine, lie: Lie) {
         "{lie:?}"
     );
     assert_eq!(counters.batched, 4);
+    let alarms = engine.take_alarms();
+    let kept: Vec<_> = (alarms.events.iter())
+        .map(|alarm| (alarm.backend, alarm.ski, alarm.check, alarm.redone))
+        .collect();
+    let expected = match lie {
+        // It gave up, it did not err.
+        Lie::GiveUp => vec![],
+        Lie::OwnCheckFailed => vec![("liar", key.ski(), Check::Backend, true)],
+        _ => vec![("liar", key.ski(), Check::Verification, true)],
+    };
+    assert_eq!((kept, alarms.more), (expected, 0), "{lie:?}");
 }
 
 #[test]
@@ -128,7 +139,7 @@ fn no_wrong_rsa_result_is_released_whatever_the_verify_rate() {
                 "{lie:?}"
             );
         }
-        expect_one_fault(&engine_pkcs1, lie);
+        expect_one_fault(&engine_pkcs1, &key, lie);
 
         let engine_pss = engine(lie, VerifyRate::NEVER);
         let operation = Operation::RsaPssSign(Hash::Sha256);
@@ -138,7 +149,7 @@ fn no_wrong_rsa_result_is_released_whatever_the_verify_rate() {
                 "{lie:?}"
             );
         }
-        expect_one_fault(&engine_pss, lie);
+        expect_one_fault(&engine_pss, &key, lie);
 
         let engine_raw = engine(lie, VerifyRate::NEVER);
         let ciphertext = vec![0x42; public.k];
@@ -149,7 +160,7 @@ fn no_wrong_rsa_result_is_released_whatever_the_verify_rate() {
                 "{lie:?}"
             );
         }
-        expect_one_fault(&engine_raw, lie);
+        expect_one_fault(&engine_raw, &key, lie);
     }
 }
 
@@ -172,7 +183,7 @@ fn verified_signatures_are_never_wrong() {
                     "{lie:?} {name}"
                 );
             }
-            expect_one_fault(&engine, lie);
+            expect_one_fault(&engine, &key, lie);
         };
         check("p256.pkcs8.pem", ecdsa, &digest, &ECDSA_P256_SHA256_ASN1);
         check(

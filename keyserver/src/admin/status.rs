@@ -41,6 +41,9 @@ pub struct Status {
     pub inflight: i64,
     /// Requests answered so far, by result.
     pub requests: BTreeMap<String, u64>,
+    /// Results that did not verify and were withheld: above 0, this machine is failing.
+    #[serde(default)]
+    pub check_failures: u64,
     /// End of validity of the server's certificate, seconds since 1970.
     pub certificate_expiry: i64,
     /// Memory in RAM, in bytes.
@@ -87,6 +90,7 @@ impl Status {
                 .filter(|(_, count)| *count > 0)
                 .map(|(result, count)| (result.to_owned(), count))
                 .collect(),
+            check_failures: server.engine().counters().check_failures,
             certificate_expiry: snapshot.certificate_expiry,
             resident_bytes: process::resident_bytes(),
             open_fds: process::open_descriptors(),
@@ -95,6 +99,9 @@ impl Status {
         }
     }
 }
+
+/// What to do about a machine whose results do not verify.
+const ALARM: &str = "failed the check and was withheld: take this machine out of service";
 
 impl fmt::Display for Status {
     /// A few lines for a terminal.
@@ -138,6 +145,11 @@ impl fmt::Display for Status {
             requests.join(", ")
         };
         writeln!(f, "requests     {requests}")?;
+        match self.check_failures {
+            0 => {}
+            1 => writeln!(f, "ALARM        1 result {ALARM}")?,
+            many => writeln!(f, "ALARM        {many} results {ALARM}")?,
+        }
         for name in &self.stuck {
             writeln!(f, "STUCK        {name}")?;
         }
