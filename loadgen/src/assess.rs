@@ -159,10 +159,8 @@ fn assess_shortfall(args: &RunArgs, outcome: &Outcome, assessment: &mut Assessme
     let (offered, completed) = (float(total.offered), float(total.completed));
     let in_flight = float(args.connections as u64) * f64::from(args.inflight_per_conn);
     // What may be under way at the end is no shortfall.
-    if args.closed
-        || completed + float(total.failures.total()) + in_flight.min(offered * 0.05)
-            >= offered * ACHIEVED_MIN
-    {
+    let failed = float(total.failures.total() - total.failures.unsent());
+    if args.closed || completed + failed + in_flight.min(offered * 0.05) >= offered * ACHIEVED_MIN {
         return;
     }
     let rates = format!(
@@ -170,7 +168,7 @@ fn assess_shortfall(args: &RunArgs, outcome: &Outcome, assessment: &mut Assessme
         human_rate(completed / measured_s),
         human_rate(offered / measured_s)
     );
-    if float(total.held_back) >= float(total.offered) * HELD_BACK_MIN {
+    if float(total.held_back + total.unsent) >= offered * HELD_BACK_MIN {
         assessment.notes.push(format!(
             "{rates}: the target did not keep up, and requests waited for a place ({} connections x {}); read the rate as its \
              limit under this load",

@@ -166,9 +166,14 @@ pub struct RunArgs {
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration, default_value = "1s", help_heading = "Load")]
     pub warmup: Duration,
 
-    /// Give a request up after this long; it counts as an error
+    /// Give a request up after this long; it counts as an error. In an open loop that is also how long one may wait for
+    /// a free place
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "2s", help_heading = "Load")]
     pub timeout: Duration,
+
+    /// Tell the server with each request how long its answer is of use, so that it drops what comes too late (tag 0x30)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
+    pub deadline: Option<Duration>,
 
     /// Seed of everything drawn at random: inputs, arrivals, order. The same seed asks the same questions
     #[arg(long, value_name = "N", default_value_t = 42, help_heading = "Load")]

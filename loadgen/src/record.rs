@@ -36,6 +36,8 @@ pub enum Failure {
     Disconnected,
     /// No answer within `--timeout`.
     Timeout,
+    /// Waited for a free place as long as `--timeout` and never left.
+    Unsent,
     /// A pong that does not repeat its ping.
     WrongEcho,
 }
@@ -46,6 +48,7 @@ pub struct Failures {
     codes: [u64; 256],
     disconnected: u64,
     timeouts: u64,
+    unsent: u64,
     wrong_echoes: u64,
 }
 
@@ -55,6 +58,7 @@ impl Default for Failures {
             codes: [0; 256],
             disconnected: 0,
             timeouts: 0,
+            unsent: 0,
             wrong_echoes: 0,
         }
     }
@@ -70,6 +74,7 @@ impl Failures {
             },
             Failure::Disconnected => &mut self.disconnected,
             Failure::Timeout => &mut self.timeouts,
+            Failure::Unsent => &mut self.unsent,
             Failure::WrongEcho => &mut self.wrong_echoes,
         };
         *counter += 1;
@@ -78,7 +83,17 @@ impl Failures {
     /// All failures.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.codes.iter().sum::<u64>() + self.disconnected + self.timeouts + self.wrong_echoes
+        self.codes.iter().sum::<u64>()
+            + self.disconnected
+            + self.timeouts
+            + self.unsent
+            + self.wrong_echoes
+    }
+
+    /// Requests that were given up before they left.
+    #[must_use]
+    pub fn unsent(&self) -> u64 {
+        self.unsent
     }
 
     /// Pongs that did not repeat their ping.
@@ -98,6 +113,7 @@ impl Failures {
         let others = [
             ("disconnected", self.disconnected),
             ("timeout", self.timeouts),
+            ("unsent", self.unsent),
             ("wrong-echo", self.wrong_echoes),
         ];
         codes
@@ -112,6 +128,7 @@ impl Failures {
         }
         self.disconnected += other.disconnected;
         self.timeouts += other.timeouts;
+        self.unsent += other.unsent;
         self.wrong_echoes += other.wrong_echoes;
     }
 }
@@ -125,7 +142,7 @@ pub struct ClassRecord {
     pub service: Latencies,
     /// Requests that failed, timeouts among them.
     pub failed: u64,
-    /// Requests given up; they are in the histograms, too.
+    /// Requests given up, sent or not; they are in `response`, too.
     pub timed_out: u64,
 }
 
@@ -151,7 +168,8 @@ pub struct Interval {
     pub offered: u64,
     /// Right answers that arrived in this time, whenever their requests left: the throughput.
     pub completed: u64,
-    /// Of those, requests that never left because every connection was at its in-flight limit until the end.
+    /// Of those, requests that never left because every connection was at its in-flight limit: until the end, or until
+    /// they were given up, which is a failure.
     pub unsent: u64,
     /// Requests that had to wait for a place because every connection was at its in-flight limit.
     pub held_back: u64,
@@ -161,6 +179,8 @@ pub struct Interval {
     pub classes: Vec<ClassRecord>,
     /// Failures by kind, all classes.
     pub failures: Failures,
+    /// Refusals that said when to try again.
+    pub retry_after: u64,
     /// Connections that were lost.
     pub connections_lost: u64,
 }
@@ -179,6 +199,7 @@ impl Interval {
             send_lag: latencies(),
             classes: (0..parts).map(|_| ClassRecord::new()).collect(),
             failures: Failures::default(),
+            retry_after: 0,
             connections_lost: 0,
         }
     }
@@ -209,11 +230,22 @@ impl Interval {
         }
     }
 
+    /// Counts a request of this part that waited for a place so long and was given up there. It has been on its way for
+    /// nobody, so only `response` knows it.
+    pub fn never_left(&mut self, part: usize, response_ns: u64) {
+        self.unsent += 1;
+        self.failed(part, Failure::Unsent);
+        if let Some(class) = self.classes.get_mut(part) {
+            class.response.saturating_record(response_ns);
+            class.timed_out += 1;
+        }
+    }
+
     /// Requests of this time that were answered, whenever the answer came; without those that failed.
     #[must_use]
     pub fn ok(&self) -> u64 {
         let in_histograms: u64 = self.classes.iter().map(|class| class.response.len()).sum();
-        in_histograms.saturating_sub(self.failures.timeouts)
+        in_histograms.saturating_sub(self.failures.timeouts + self.failures.unsent)
     }
 
     /// Adds another record; the time span grows to cover both.
@@ -223,6 +255,7 @@ impl Interval {
         self.completed += other.completed;
         self.unsent += other.unsent;
         self.held_back += other.held_back;
+        self.retry_after += other.retry_after;
         self.connections_lost += other.connections_lost;
         add(&mut self.send_lag, &other.send_lag);
         self.failures.add(&other.failures);

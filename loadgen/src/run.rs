@@ -28,7 +28,7 @@ use crate::record::Interval;
 use crate::survey::{Survey, survey};
 use crate::units::{duration_ns, float};
 use crate::verify::{SPOOL_BYTES_MAX, Spool, Verdict, check_all};
-use crate::workload::Workload;
+use crate::workload::{Manner, Workload};
 
 /// From the start signal to the first request, so that every thread is awake.
 const START_DELAY_NS: u64 = 20_000_000;
@@ -178,7 +178,7 @@ impl<'a> Run<'a> {
             duration_ns: duration_ns(args.duration()),
             timeout_ns: duration_ns(args.timeout),
             verify: args.verify,
-            extended: survey.server.is_some(),
+            manner: manner(args, survey.server.as_ref()).map_err(RunError::Usage)?,
             spin: args.spin,
             start_ns: AtomicU64::new(0),
             stop: AtomicBool::new(false),
@@ -360,6 +360,25 @@ impl<'a> Run<'a> {
 }
 
 /// The connections and the load of one thread.
+/// What requests may carry, by what the server says it understands.
+fn manner(args: &RunArgs, server: Option<&ServerInfo>) -> Result<Manner, String> {
+    let deadline_us = args
+        .deadline
+        .map(|deadline| u32::try_from(deadline.as_micros()).unwrap_or(u32::MAX));
+    let understands = |wanted: &str| {
+        server.is_some_and(|server| server.capabilities.iter().any(|able| able == wanted))
+    };
+    if deadline_us.is_some() && !understands("deadline") {
+        return Err(
+            "--deadline: the target does not understand deadlines; leave the option out".to_owned(),
+        );
+    }
+    Ok(Manner {
+        extended: server.is_some(),
+        deadline_us,
+    })
+}
+
 fn share(args: &RunArgs, thread: usize, endpoints: &[Endpoint]) -> Share {
     let threads = args.threads;
     let mine = (0..args.connections).filter(|connection| connection % threads == thread);

@@ -236,7 +236,7 @@ mod tests {
     use super::*;
     use crate::keys::PublicKey;
     use crate::mix::Pad;
-    use crate::workload::Entry;
+    use crate::workload::{Entry, Manner};
     use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::rsa::PrivateDecryptingKey;
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
@@ -313,7 +313,7 @@ mod tests {
         // The ciphertext is real: the private key opens it.
         let opener = aws_lc_rs::rsa::Pkcs1PrivateDecryptingKey::new(private).unwrap();
         let mut plain = [0; 256];
-        let request = entry.request(1, false);
+        let request = entry.request(1, Manner::default());
         assert_eq!(opener.decrypt(request.payload, &mut plain).unwrap(), secret);
 
         let mut block = vec![0, 2];

@@ -19,6 +19,15 @@ const PING_BYTES: usize = 32;
 /// Bytes encrypted into each block to be decrypted: what an RSA key exchange carries (RFC 5246, 7.4.7.1).
 pub(crate) const SECRET_BYTES: usize = 48;
 
+/// What requests carry besides their payload; only servers that list it in their information understand it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// Ask for the newer error codes, and for when to try again (tag 0x32).
+    pub extended: bool,
+    /// Microseconds for which the answer is of use (tag 0x30).
+    pub deadline_us: Option<u32>,
+}
+
 /// One prepared request.
 #[derive(Debug)]
 pub struct Entry {
@@ -32,13 +41,14 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The request, ready to be sent with this id. `extended` asks for the newer error codes.
+    /// The request, ready to be sent with this id.
     #[must_use]
-    pub fn request(&self, id: u32, extended: bool) -> Request<'_> {
+    pub fn request(&self, id: u32, manner: Manner) -> Request<'_> {
         Request {
             ski: self.ski,
             payload: &self.payload,
-            extended,
+            extended: manner.extended,
+            deadline_us: manner.deadline_us,
             ..Request::new(id, self.opcode)
         }
     }

@@ -453,3 +453,83 @@ fn a_target_that_cannot_keep_up_is_told_from_a_generator_that_cannot() {
     assert!(number(&result, "/result/achieved") < 1100.0);
     assert!(number(&result, "/result/unsent") > 5000.0);
 }
+
+#[test]
+fn what_waits_for_a_place_is_given_up_in_time_however_much_is_offered() {
+    // 20 times of what the one place takes, and nobody waits longer than 100 ms for it.
+    let server = NullServer::start(Faults {
+        delay: Some(Duration::from_millis(2)),
+        ..Faults::default()
+    });
+    let (_, result) = server.run_json(&[
+        "--mix",
+        "ping",
+        "-r",
+        "10k",
+        "-d",
+        "1s",
+        "-w",
+        "500ms",
+        "-c",
+        "1",
+        "--inflight-per-conn",
+        "1",
+        "--timeout",
+        "100ms",
+    ]);
+    let given_up = number(&result, "/result/errors/unsent");
+    assert!(given_up > 7_000.0, "{result}");
+    assert!(number(&result, "/result/unsent") >= given_up);
+    assert!(number(&result, "/result/ok") > 50.0, "{result}");
+    // Those that left had waited nearly as long as they may, and the server was quick all the same.
+    assert!(number(&result, "/result/latency/response/p50") > 90.0 * MS);
+    assert!(number(&result, "/result/latency/service/p50") < 60.0 * MS);
+    let notes = result["validity"]["notes"].to_string();
+    assert!(notes.contains("the target did not keep up"), "{result}");
+}
+
+#[test]
+fn deadlines_are_sent_when_asked_for_and_refusals_with_a_time_are_counted() {
+    let server = NullServer::start(Faults {
+        deadline_us: Some(250_000),
+        busy_every: Some(10),
+        ..Faults::default()
+    });
+    let run = |more: &[&str]| {
+        let common = [
+            "--mix",
+            "ping",
+            "--closed",
+            "-c",
+            "1",
+            "--inflight-per-conn",
+            "1",
+        ];
+        let rest = ["-n", "200", "-w", "0s", "--fail-on", "never"];
+        server.run_json(&[&common[..], &rest[..], more].concat()).1
+    };
+    let with = run(&["--deadline", "250ms"]);
+    assert_eq!(with["workload"]["deadline_ns"], 250_000_000);
+    assert_eq!(number(&with, "/result/ok"), 180.0, "{with}");
+    assert_eq!(number(&with, "/result/errors/busy"), 20.0);
+    assert_eq!(number(&with, "/result/retry_after"), 20.0);
+    let without = run(&[]);
+    assert_eq!(number(&without, "/result/ok"), 0.0, "{without}");
+    assert_eq!(number(&without, "/result/errors/deadline-exceeded"), 180.0);
+}
+
+#[test]
+fn a_deadline_that_the_server_does_not_understand_is_a_mistake() {
+    let server = NullServer::start(Faults {
+        stock: true,
+        ..Faults::default()
+    });
+    let output = server
+        .loadgen(&["--closed", "--mix", "ping", "--deadline", "1ms"])
+        .arg("--public-keys")
+        .arg(server.path("public"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text_of(&output).contains("does not understand deadlines"));
+}

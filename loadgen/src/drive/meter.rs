@@ -100,6 +100,16 @@ impl Meter {
         }
     }
 
+    /// Counts a request of the workload that was due, found no place until `now_ns`, and is given up.
+    pub(crate) fn given_up(&mut self, entry: u32, intended_ns: u64, now_ns: u64) {
+        let part = self.workload.entry(entry).map(|entry| entry.part);
+        if let Some(part) = part.filter(|_| self.window.holds(intended_ns)) {
+            self.current.offered += 1;
+            self.current
+                .never_left(part, now_ns.saturating_sub(intended_ns));
+        }
+    }
+
     /// Counts a reply that arrived at `now_ns`, and keeps the answer if it is to be checked.
     pub(crate) fn replied(&mut self, pending: Pending, reply: &Reply<'_>, now_ns: u64) {
         let Some(entry) = self.workload.entry(pending.entry) else {
@@ -127,6 +137,7 @@ impl Meter {
             self.current.completed += 1;
         }
         if measured {
+            self.current.retry_after += u64::from(reply.retry_after_ms.is_some());
             match failure {
                 Some(failure) => self.current.failed(entry.part, failure),
                 None => self.current.answered(

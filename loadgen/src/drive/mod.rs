@@ -14,8 +14,8 @@ mod link;
 mod meter;
 mod slots;
 mod timer;
+mod work;
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,6 +32,7 @@ use meter::{Meter, Window};
 pub(crate) use slots::IN_FLIGHT_MAX;
 use slots::Pending;
 use timer::Timer;
+use work::Work;
 
 use crate::arrival::Schedule;
 use crate::clock::Clock;
@@ -39,7 +40,7 @@ use crate::host::thread_cpu_ns;
 use crate::random::Random;
 use crate::record::Interval;
 use crate::verify::{Spool, Verify};
-use crate::workload::Workload;
+use crate::workload::{Manner, Workload};
 
 /// Handshakes a thread has open at once: enough to overlap the waiting, few enough that none waits for its turn on the
 /// server longer than the server allows.
@@ -52,6 +53,8 @@ const HOUSEKEEPING_NS: u64 = 10_000_000;
 const START_POLL_NS: u64 = 1_000_000;
 /// Requests sent before the sockets get their turn again.
 const BURST_MAX: usize = 256;
+/// Requests given up before the sockets get their turn again. Each costs some 50 ns.
+const GIVEN_UP_MAX: usize = 4096;
 const TIMER_TOKEN: Token = Token(usize::MAX);
 
 /// What all threads of a run have in common.
@@ -66,8 +69,8 @@ pub(crate) struct Plan {
     pub(crate) duration_ns: u64,
     pub(crate) timeout_ns: u64,
     pub(crate) verify: Verify,
-    /// Whether the server understands the added error codes.
-    pub(crate) extended: bool,
+    /// What requests carry besides their payload.
+    pub(crate) manner: Manner,
     /// Busy-wait for the next send time instead of sleeping.
     pub(crate) spin: bool,
     /// When the load begins, on the run's clock; 0 until all threads are connected.
@@ -134,47 +137,6 @@ pub(crate) struct Driver {
     /// When a place last became free after that.
     unblocked_at_ns: u64,
     next_housekeeping_ns: u64,
-}
-
-/// A list of links without repetition.
-#[derive(Debug)]
-struct Work {
-    list: VecDeque<usize>,
-    listed: Vec<bool>,
-}
-
-impl Work {
-    fn new(links: usize) -> Self {
-        Self {
-            list: VecDeque::with_capacity(links),
-            listed: vec![false; links],
-        }
-    }
-
-    fn add(&mut self, link: usize) {
-        if let Some(listed) = self.listed.get_mut(link)
-            && !std::mem::replace(listed, true)
-        {
-            self.list.push_back(link);
-        }
-    }
-
-    /// Takes one off, first in first out.
-    fn pop(&mut self) -> Option<usize> {
-        let link = self.list.pop_front()?;
-        if let Some(listed) = self.listed.get_mut(link) {
-            *listed = false;
-        }
-        Some(link)
-    }
-
-    fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
 }
 
 impl Driver {
@@ -338,6 +300,7 @@ impl Driver {
 
     /// Open loop: sends every request whose time has come, as far as there are places.
     fn send_due(&mut self, start_ns: u64, now_ns: u64) {
+        self.give_up_the_overdue(start_ns, now_ns);
         for _ in 0..BURST_MAX {
             let Some(schedule) = &mut self.schedule else {
                 return;
@@ -401,14 +364,44 @@ impl Driver {
             return;
         };
         self.meter.sent(intended_ns, due_ns, sent_ns);
+        let request = request.request(id, self.plan.manner);
+        let submitted = target.submit(&request);
+        self.count_off(intended_ns);
+        match submitted {
+            Ok(()) => self.dirty.add(link),
+            Err(trouble) => self.lose(link, sent_ns, trouble),
+        }
+    }
+
+    /// One measured request less to be sent.
+    fn count_off(&mut self, intended_ns: u64) {
         if self.meter.window().holds(intended_ns)
             && let Some(left) = &mut self.count_left
         {
             *left = left.saturating_sub(1);
         }
-        match target.submit(&request.request(id, self.plan.extended)) {
-            Ok(()) => self.dirty.add(link),
-            Err(trouble) => self.lose(link, sent_ns, trouble),
+    }
+
+    /// Open loop: gives up the requests that have waited for a place as long as they may. A visitor would have left.
+    ///
+    /// So what waits in the generator is bounded, however much more is offered than the target takes.
+    fn give_up_the_overdue(&mut self, start_ns: u64, now_ns: u64) {
+        for _ in 0..GIVEN_UP_MAX {
+            let Some(schedule) = &mut self.schedule else {
+                return;
+            };
+            let intended_ns = start_ns.saturating_add(schedule.next_ns());
+            if intended_ns.saturating_add(self.plan.timeout_ns) > now_ns
+                || intended_ns >= self.meter.window().until_ns
+                || self.count_left == Some(0)
+            {
+                return;
+            }
+            schedule.advance();
+            // Drawn all the same, so that the same seed asks the others the same questions.
+            let entry = self.plan.workload.draw(&mut self.random);
+            self.meter.given_up(entry, intended_ns, now_ns);
+            self.count_off(intended_ns);
         }
     }
 

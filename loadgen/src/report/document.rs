@@ -85,6 +85,7 @@ pub struct WorkloadInfo {
     pub duration_ns: u64,
     pub count: Option<u64>,
     pub timeout_ns: u64,
+    pub deadline_ns: Option<u64>,
     pub mix: Vec<MixPart>,
     pub pad: String,
     pub keys: usize,
@@ -136,6 +137,7 @@ pub struct ResultInfo {
     pub errors: BTreeMap<String, u64>,
     pub held_back: u64,
     pub unsent: u64,
+    pub retry_after: u64,
     pub connections_lost: u64,
     pub verified: u64,
     pub wrong_signatures: u64,
@@ -279,6 +281,7 @@ fn workload(args: &RunArgs, outcome: &Outcome) -> WorkloadInfo {
         duration_ns: duration_ns(args.duration()),
         count: args.count,
         timeout_ns: duration_ns(args.timeout),
+        deadline_ns: args.deadline.map(duration_ns),
         mix: mix
             .map(|(class, weight)| MixPart {
                 class: class.to_string(),
@@ -348,6 +351,7 @@ fn result(args: &RunArgs, outcome: &Outcome) -> ResultInfo {
         errors: total.failures.named().into_iter().collect(),
         held_back: total.held_back,
         unsent: total.unsent,
+        retry_after: total.retry_after,
         connections_lost: total.connections_lost,
         verified: outcome.verdict.verified,
         wrong_signatures: outcome.verdict.wrong_total(),

@@ -117,6 +117,33 @@ fn throughput(page: &mut Page, args: &RunArgs, outcome: &Outcome) {
             human_count(total.ok())
         ),
     );
+    failures(page, outcome);
+    page.line(
+        "checked",
+        &format!(
+            "{} answers ({}): {} right, {} wrong",
+            human_count(outcome.verdict.verified + outcome.verdict.wrong_total()),
+            args.verify,
+            human_count(outcome.verdict.verified),
+            human_count(outcome.verdict.wrong_total())
+        ),
+    );
+    if let Some(cpu) = server_cpu(outcome) {
+        page.line(
+            "server CPU",
+            &format!(
+                "{:.2} cores, {:.2} us per operation, {} operations per core-second",
+                cpu.cores,
+                cpu.us_per_operation,
+                human_rate(cpu.operations_per_core_second)
+            ),
+        );
+    }
+    page.blank();
+}
+
+fn failures(page: &mut Page, outcome: &Outcome) {
+    let total = &outcome.collected.total;
     let kinds: Vec<String> = total
         .failures
         .named()
@@ -146,28 +173,15 @@ fn throughput(page: &mut Page, args: &RunArgs, outcome: &Outcome) {
             ),
         );
     }
-    page.line(
-        "checked",
-        &format!(
-            "{} answers ({}): {} right, {} wrong",
-            human_count(outcome.verdict.verified + outcome.verdict.wrong_total()),
-            args.verify,
-            human_count(outcome.verdict.verified),
-            human_count(outcome.verdict.wrong_total())
-        ),
-    );
-    if let Some(cpu) = server_cpu(outcome) {
+    if total.retry_after > 0 {
         page.line(
-            "server CPU",
+            "retry",
             &format!(
-                "{:.2} cores, {:.2} us per operation, {} operations per core-second",
-                cpu.cores,
-                cpu.us_per_operation,
-                human_rate(cpu.operations_per_core_second)
+                "{} refusals said when to try again",
+                human_count(total.retry_after)
             ),
         );
     }
-    page.blank();
 }
 
 fn latencies(page: &mut Page, args: &RunArgs, outcome: &Outcome) {

@@ -37,6 +37,8 @@ pub(crate) struct Faults {
     pub wrong_pong_every: Option<u64>,
     /// Every n-th request with a payload is refused as busy.
     pub busy_every: Option<u64>,
+    /// Refuses every request with a payload that does not carry this deadline.
+    pub deadline_us: Option<u32>,
     /// Every n-th request with a payload ends the connection.
     pub hang_up_every: Option<u64>,
     /// Knows nothing of the added opcodes.
@@ -225,7 +227,15 @@ fn answer(request: &Request<'_>, signer: &Signer, faults: Faults, asked: u64, ou
     let (id, payload) = (request.id, request.payload);
     let mut send = |reply: Reply<'_>| reply.encode(out).unwrap();
     if is_nth(faults.busy_every, asked) && !payload.is_empty() {
-        return send(Reply::failure(id, ErrorCode::Busy));
+        let mut busy = Reply::failure(id, ErrorCode::Busy);
+        busy.retry_after_ms = request.extended.then_some(50);
+        return send(busy);
+    }
+    if faults.deadline_us.is_some()
+        && !payload.is_empty()
+        && request.deadline_us != faults.deadline_us
+    {
+        return send(Reply::failure(id, ErrorCode::DeadlineExceeded));
     }
     match request.opcode {
         Opcode::Ping if is_nth(faults.wrong_pong_every, asked) && !payload.is_empty() => {
@@ -265,7 +275,7 @@ fn info() -> ServerInfo {
         server: "null".into(),
         version: "0".into(),
         protocol: "1.0".into(),
-        capabilities: Vec::new(),
+        capabilities: vec!["deadline".into(), "extended-replies".into()],
         opcodes: vec![0x15, 0x47, 0x48, 0xF1],
         limits: InfoLimits {
             in_flight_per_connection: 1024,
