@@ -5,6 +5,7 @@ use zeroize::Zeroize;
 use crate::class::KeyType;
 use crate::error::JobError;
 use crate::key::Key;
+use crate::key_exchange::KeyExchange;
 
 /// The hash function whose value is signed. The caller has already hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,6 +109,10 @@ pub struct Job<'a> {
     pub key: &'a Key,
     /// What to do with it.
     pub operation: Operation,
+    /// What becomes of the result of [`Operation::RsaPrivate`] before the caller sees it. `None`: it is
+    /// handed out as it is. Backends compute the bare operation either way; the answer is made by the
+    /// engine, after every check. With any other operation the job is [`JobError::WrongKey`].
+    pub exchange: Option<KeyExchange>,
     /// The hash value, message or ciphertext, see [`Operation`].
     pub input: &'a [u8],
     /// Where the result goes.
@@ -128,9 +133,24 @@ impl<'a> Job<'a> {
         Self {
             key,
             operation,
+            exchange: None,
             input,
             output,
             result: Err(JobError::Failed),
+        }
+    }
+
+    /// The same for an RSA key exchange: `ciphertext` is opened, and answered as `exchange` says.
+    #[must_use]
+    pub const fn key_exchange(
+        key: &'a Key,
+        exchange: KeyExchange,
+        ciphertext: &'a [u8],
+        output: &'a mut Vec<u8>,
+    ) -> Self {
+        Self {
+            exchange: Some(exchange),
+            ..Self::new(key, Operation::RsaPrivate, ciphertext, output)
         }
     }
 
@@ -143,6 +163,9 @@ impl<'a> Job<'a> {
     /// input has the wrong length or, for [`Operation::RsaPrivate`], is not in 2..=n-2.
     pub fn validate(&self) -> Result<(), JobError> {
         if !self.operation.fits(self.key.key_type()) {
+            return Err(JobError::WrongKey);
+        }
+        if self.exchange.is_some() && self.operation != Operation::RsaPrivate {
             return Err(JobError::WrongKey);
         }
         let good = match self.operation {

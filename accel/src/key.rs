@@ -1,6 +1,7 @@
 //! A private key, ready for use.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{
@@ -14,6 +15,7 @@ use crate::class::{Class, KeyType};
 use crate::der::{self, Container, EcPrivateKey, Pkcs8, RsaPrivateKey};
 use crate::error::KeyError;
 use crate::job::Operation;
+use crate::key_exchange::Substitutes;
 use crate::parts::RsaParts;
 use crate::pem;
 use crate::simd::LaneState;
@@ -58,6 +60,7 @@ pub struct Key {
     ski: [u8; 20],
     modulus_digest: Option<[u8; 32]>,
     lane_state: LaneState,
+    substitutes: OnceLock<Substitutes>,
 }
 
 /// The secret half, in the form each algorithm computes with.
@@ -272,6 +275,7 @@ impl Key {
             ski,
             modulus_digest,
             lane_state: LaneState::default(),
+            substitutes: OnceLock::new(),
         }
     }
 
@@ -328,6 +332,15 @@ impl Key {
             Material::Rsa(_, parts) => Some(parts),
             Material::Ec(..) | Material::Ed25519(_) | Material::MlDsa(..) => None,
         }
+    }
+
+    /// What stands in for badly padded premaster secrets, made at first use; RSA keys only.
+    pub(crate) fn substitutes(&self) -> Option<&Substitutes> {
+        let parts = self.rsa_parts()?;
+        Some(
+            self.substitutes
+                .get_or_init(|| Substitutes::new(&parts.d, parts.modulus_len())),
+        )
     }
 
     /// The scalar of an elliptic-curve key, big endian, as long as the curve's order.

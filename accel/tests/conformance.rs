@@ -17,6 +17,8 @@
 mod batches;
 #[path = "conformance/faults.rs"]
 mod faults;
+#[path = "conformance/key_exchange.rs"]
+mod key_exchange;
 #[path = "conformance/numbers.rs"]
 mod numbers;
 #[path = "conformance/oracle.rs"]

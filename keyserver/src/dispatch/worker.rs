@@ -199,6 +199,7 @@ fn run_batch(
                 work.push(accel::Job {
                     key: admitted.key(),
                     operation: *operation,
+                    exchange: None,
                     input,
                     output,
                     result: Ok(()),

@@ -1,0 +1,187 @@
+use aws_lc_rs::{hmac, tls_prf};
+
+use super::*;
+
+const K: usize = 256;
+
+fn substitutes() -> Substitutes {
+    Substitutes::new(&[0x11; K - 1], K)
+}
+
+/// A block `00 02 PS 00 secret` with a filler of `fill`.
+fn block(secret: &[u8; SECRET_LEN], fill: u8) -> Vec<u8> {
+    let mut block = vec![fill; K];
+    block[..2].copy_from_slice(&[0, 2]);
+    block[K - SECRET_LEN - 1] = 0;
+    block[K - SECRET_LEN..].copy_from_slice(secret);
+    block
+}
+
+fn answer(exchange: KeyExchange, ciphertext: &[u8], block: &[u8]) -> Vec<u8> {
+    let mut output = block.to_vec();
+    exchange
+        .answer_with(&substitutes(), ciphertext, &mut output)
+        .expect("memory");
+    output
+}
+
+const PREMASTER: KeyExchange = KeyExchange::Premaster {
+    client_version: [3, 3],
+};
+
+/// Ways to spoil a block, one for each thing an attacker has varied in the literature.
+fn spoilt(secret: &[u8; SECRET_LEN]) -> Vec<(&'static str, Vec<u8>)> {
+    let changed = |position: usize, value: u8| {
+        let mut block = block(secret, 0x77);
+        block[position] = value;
+        block
+    };
+    vec![
+        ("leading byte", changed(0, 1)),
+        ("block type of a signature", changed(1, 1)),
+        ("first byte of the filler", changed(2, 0)),
+        ("filler shorter than eight bytes", changed(9, 0)),
+        ("separator too early", changed(K - SECRET_LEN - 2, 0)),
+        ("no separator", changed(K - SECRET_LEN - 1, 7)),
+        ("nothing of it", vec![0; K]),
+        ("all ones", vec![0xff; K]),
+    ]
+}
+
+#[test]
+fn a_good_block_gives_its_secret_with_the_version_overwritten() {
+    let mut secret = [0x42; SECRET_LEN];
+    // A wrong version inside is nobody's business.
+    for version in [[3, 3], [3, 1], [0, 0]] {
+        secret[..2].copy_from_slice(&version);
+        let got = answer(PREMASTER, b"c", &block(&secret, 1));
+        assert_eq!(got[..2], [3, 3]);
+        assert_eq!(got[2..], secret[2..]);
+    }
+}
+
+#[test]
+fn a_bad_block_gives_the_substitute_of_its_ciphertext_and_key_alone() {
+    let secret = [0x42; SECRET_LEN];
+    let mut seen = std::collections::BTreeSet::new();
+    for ciphertext in [&b"one"[..], b"two"] {
+        let answers: std::collections::BTreeSet<_> = spoilt(&secret)
+            .into_iter()
+            .map(|(what, block)| {
+                let got = answer(PREMASTER, ciphertext, &block);
+                assert_eq!(got.len(), SECRET_LEN, "{what}");
+                assert_ne!(got[2..], secret[2..], "{what}");
+                got
+            })
+            .collect();
+        assert_eq!(answers.len(), 1, "every way to be wrong has one answer");
+        seen.extend(answers);
+    }
+    assert_eq!(seen.len(), 2, "another ciphertext has another");
+}
+
+/// The derivation, written down once more from its definition.
+#[test]
+fn the_substitute_is_the_documented_one() {
+    let padded: Vec<u8> = std::iter::once(0).chain([0x11; K - 1]).collect();
+    let d = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &padded);
+    let kdk = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, d.as_ref()), b"kdk1");
+    let tag = hmac::sign(
+        &hmac::Key::new(hmac::HMAC_SHA384, kdk.as_ref()),
+        b"pmsciphertext",
+    );
+    let got = answer(PREMASTER, b"ciphertext", &[0; K]);
+    assert_eq!(got[2..], tag.as_ref()[..46]);
+}
+
+#[test]
+fn the_compatible_answer_is_well_formed_whatever_came() {
+    let secret = [0x42; SECRET_LEN];
+    let mut blocks = spoilt(&secret);
+    blocks.push(("good", block(&secret, 0x77)));
+    blocks.push(("good, another filler", block(&secret, 0x78)));
+    for (what, original) in &blocks {
+        let got = answer(KeyExchange::Compatible, b"c", original);
+        assert_eq!(got.len(), K);
+        assert_eq!(got[..2], [0, 2], "{what}");
+        assert!(got[2..K - 49].iter().all(|byte| *byte != 0), "{what}");
+        assert_eq!(got[K - 49], 0, "{what}");
+        assert_eq!(got[K - 48..] == secret, what.starts_with("good"), "{what}");
+        // The padding is a function of the ciphertext: it tells nothing of the true one.
+        let other = answer(KeyExchange::Compatible, b"c", &blocks[0].1);
+        assert_eq!(got[..K - 48], other[..K - 48], "{what}");
+    }
+}
+
+/// The secret inside the block is kept whole: stock edges compare its version by themselves.
+#[test]
+fn the_compatible_answer_keeps_the_version_inside() {
+    let mut secret = [0x42; SECRET_LEN];
+    secret[..2].copy_from_slice(&[3, 0]);
+    let got = answer(KeyExchange::Compatible, b"c", &block(&secret, 9));
+    assert_eq!(got[K - 48..], secret);
+}
+
+#[test]
+fn the_master_secret_is_that_of_the_standard() {
+    let mut secret = [0x42; SECRET_LEN];
+    secret[..2].copy_from_slice(&[3, 3]);
+    let cases: [(_, _, _, &[u8], _); 3] = [
+        (
+            Seed::Randoms([5; 64]),
+            Prf::Sha256,
+            &tls_prf::P_SHA256,
+            b"master secret",
+            vec![5; 64],
+        ),
+        (
+            Seed::SessionHash256([6; 32]),
+            Prf::Sha256,
+            &tls_prf::P_SHA256,
+            b"extended master secret",
+            vec![6; 32],
+        ),
+        (
+            Seed::SessionHash384([7; 48]),
+            Prf::Sha384,
+            &tls_prf::P_SHA384,
+            b"extended master secret",
+            vec![7; 48],
+        ),
+    ];
+    for (seed, prf, algorithm, label, bytes) in cases {
+        let exchange = KeyExchange::Master {
+            client_version: [3, 3],
+            prf,
+            seed,
+        };
+        let got = answer(exchange, b"c", &block(&secret, 1));
+        // P_hash by hand: A(1) = HMAC(secret, label || seed), out = HMAC(secret, A(1) || label || seed) ..
+        let hash = match prf {
+            Prf::Sha256 => hmac::HMAC_SHA256,
+            Prf::Sha384 => hmac::HMAC_SHA384,
+        };
+        let key = hmac::Key::new(hash, &secret);
+        let text = [label, &bytes].concat();
+        let mut a = hmac::sign(&key, &text);
+        let mut expected = Vec::new();
+        while expected.len() < 48 {
+            expected.extend_from_slice(hmac::sign(&key, &[a.as_ref(), &text].concat()).as_ref());
+            a = hmac::sign(&key, a.as_ref());
+        }
+        assert_eq!(got, expected[..48]);
+        let library = tls_prf::Secret::new(algorithm, &secret).expect("secret");
+        let library = library.derive(label, &bytes, 48).expect("derive");
+        assert_eq!(got, library.as_ref());
+    }
+}
+
+#[test]
+fn a_block_too_short_for_any_key_is_an_error_and_wiped() {
+    for exchange in [PREMASTER, KeyExchange::Compatible] {
+        let mut output = vec![7; 20];
+        let error = exchange.answer_with(&substitutes(), b"c", &mut output);
+        assert_eq!(error, Err(JobError::Failed));
+        assert!(output.is_empty());
+    }
+}
