@@ -27,9 +27,11 @@ pub const READ_BYTES: usize = 64 * 1024;
 /// places, so delivering a finished job can never fail. 16 connections at their cap fill it.
 pub const JOBS_PER_SHARD: usize = 4096;
 
-/// Jobs of one class that may wait for a crypto thread, in all. Past it a request is refused with
-/// "busy" rather than left to wait.
-pub const JOBS_WAITING_PER_CLASS: usize = 2048;
+/// Work that may wait in a class for a crypto thread, in time that all of them need for it. Past it
+/// a request is refused with "busy" rather than left to wait. On one thread with lanes it is more than
+/// all P-256 jobs that an I/O thread can have, so those are never refused for their number; and it
+/// is no longer than [`AGEING`], so that what is admitted is served before it is old.
+pub const QUEUE_TIME: Duration = Duration::from_millis(8);
 
 /// Jobs that one crypto thread takes at once: the lanes of the engine.
 pub const BATCH_MAX: usize = 8;
@@ -56,12 +58,19 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A client may ask for less (tag 0x30).
 pub const JOB_DEADLINE: Duration = Duration::from_secs(2);
 
-/// A class whose oldest job has waited this long goes before cheaper classes.
+/// A class whose next job has waited this long goes before cheaper classes, half of the time.
 pub const AGEING: Duration = Duration::from_millis(8);
 
 /// How often the log is told of results that failed their check. The engine keeps
 /// [`accel::MAX_ALARMS`] of them between two times and counts the rest.
 pub const ALARM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// With this many crypto threads, one stays free of long turns for brief jobs. With fewer, the
+/// share of the machine that it would cost is too large.
+pub const THREADS_FOR_RESERVE: usize = 3;
+
+/// How long after a brief job a thread is still kept free for the next.
+pub const RESERVE_MEMORY: Duration = Duration::from_secs(1);
 
 /// Refusals that one I/O thread logs in a second; the rest are only counted.
 pub const REFUSALS_LOGGED_PER_SECOND: u32 = 10;
@@ -83,5 +92,4 @@ pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 const _: () = assert!(READ_BYTES >= (HEADER_LEN + MAX_BODY) / 2);
 const _: () = assert!(OUTPUT_BYTES_MAX >= HEADER_LEN + MAX_BODY);
 const _: () = assert!(JOBS_PER_SHARD >= 4 * IN_FLIGHT_PER_CONNECTION);
-const _: () = assert!(JOBS_WAITING_PER_CLASS >= 4 * IN_FLIGHT_PER_CONNECTION);
 const _: () = assert!(BATCH_MAX == accel::MAX_FILL && BATCH_MAX <= IN_FLIGHT_PER_CONNECTION);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::admin::AdminThreads;
 use crate::config::{self, Config};
+use crate::dispatch::scheduler::{Bounds, Times};
 use crate::dispatch::{CompletionRing, Dispatcher, WorkerContext, spawn_workers};
 use crate::placement::Placement;
 use crate::shard::{self, Backend, ShardContext};
@@ -186,7 +187,18 @@ impl Threads {
         placement: &Placement,
         listener: std::net::TcpListener,
     ) -> io::Result<Self> {
-        let dispatcher = Arc::new(Dispatcher::new(limits::JOBS_WAITING_PER_CLASS));
+        let limits = state.snapshot.load().config.limits;
+        let bounds = Bounds {
+            threads: placement.crypto_threads,
+            queue_time: limits.queue_time,
+            jobs_min: limits.in_flight_per_connection,
+            jobs_max: placement.io_threads * limits::JOBS_PER_SHARD,
+        };
+        let times = Times::measured(state.engine().costs());
+        let dispatcher = Arc::new(Dispatcher::new(times, bounds, Duration::ZERO));
+        state
+            .metrics
+            .watch_queues(Box::new([Arc::clone(&dispatcher)]));
         let completions: Arc<[_]> = (0..placement.io_threads)
             .map(|_| Arc::new(CompletionRing::new(limits::JOBS_PER_SHARD)))
             .collect();

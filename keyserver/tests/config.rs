@@ -59,6 +59,8 @@ fn defaults_are_as_documented() {
         KeyLocation::Directory("keys".into())
     );
     assert_eq!(config.clients[0].matches, [Match::Dns("edge-1".into())]);
+    assert_eq!(config.clients[0].weight, 1);
+    assert_eq!(config.limits.queue_time, Duration::from_millis(8));
     let allow = config.clients[0].grants[0].allow;
     let expected = [Right::Tls13Sign, Right::Tls12Sign, Right::SignDigest];
     assert!(allow.iter().eq(expected), "{allow:?}");
@@ -95,6 +97,7 @@ in_flight_per_connection = 34
 output_per_connection = "1MiB"
 handshake_deadline = "500ms"
 job_deadline = "1s"
+queue_time = "20ms"
 [shutdown]
 spread = "0s"
 limit = "2min"
@@ -121,6 +124,7 @@ limit = "2min"
     assert_eq!(config.limits.output_bytes, 1 << 20);
     assert_eq!(config.limits.handshake_deadline, Duration::from_millis(500));
     assert_eq!(config.limits.job_deadline, Duration::from_secs(1));
+    assert_eq!(config.limits.queue_time, Duration::from_millis(20));
     assert_eq!(config.shutdown.spread, Duration::ZERO);
     assert_eq!(config.shutdown.limit, Duration::from_secs(120));
     let grants = &config.clients[0].grants;

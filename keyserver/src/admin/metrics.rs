@@ -1,6 +1,6 @@
 //! Every figure the server exports, in the text format of Prometheus (OpenMetrics).
 //!
-//! What the data path counts is in [`super::shards`]; the rest changes rarely and is kept here.
+//! What the data path counts is in [`super::shards`], what the queues count in [`super::queues`]; the rest changes rarely and is kept here.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,9 +18,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::process::ProcessCollector;
+use super::queues::{Queues, QueuesCollector};
 pub use super::shards::Stage;
 use super::shards::{Shards, ShardsCollector, encode_one};
 use crate::clock;
+use crate::dispatch::Dispatcher;
 
 type Labels = Vec<(&'static str, &'static str)>;
 
@@ -28,6 +30,7 @@ type Labels = Vec<(&'static str, &'static str)>;
 pub struct Metrics {
     registry: Registry,
     shards: Arc<Shards>,
+    queues: Arc<Queues>,
     control: Control,
 }
 
@@ -52,15 +55,18 @@ impl Metrics {
     #[must_use]
     pub fn new(engine: Arc<Engine>) -> Self {
         let shards = Arc::new(Shards::new());
+        let queues = Arc::new(Queues::default());
         let control = Control::new();
         let mut registry = Registry::default();
         control.register(&mut registry);
         registry.register_collector(Box::new(ShardsCollector(Arc::clone(&shards))));
+        registry.register_collector(Box::new(QueuesCollector(Arc::clone(&queues))));
         registry.register_collector(Box::new(EngineCollector(engine)));
         registry.register_collector(Box::new(ProcessCollector));
         Self {
             registry,
             shards,
+            queues,
             control,
         }
     }
@@ -134,9 +140,9 @@ impl Metrics {
             .inc();
     }
 
-    /// `depth` jobs of `class` wait for a crypto thread.
-    pub fn queue_depth(&self, class: Class, depth: usize) {
-        self.shards.set_queue_depth(class, depth);
+    /// Reads the figures of the queues from these from now on, once.
+    pub(crate) fn watch_queues(&self, dispatchers: Box<[Arc<Dispatcher>]>) {
+        self.queues.watch(dispatchers);
     }
 
     /// The number of admitted requests without an answer changed by `delta`.

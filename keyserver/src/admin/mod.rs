@@ -14,6 +14,7 @@ pub mod http;
 pub mod metrics;
 mod process;
 pub mod protocol;
+mod queues;
 mod shards;
 pub mod socket;
 pub mod status;

@@ -70,7 +70,6 @@ impl Stage {
 /// All shards.
 pub(super) struct Shards {
     shards: Box<[CachePadded<Shard>]>,
-    queue_depth: [AtomicI64; Class::ALL.len()],
 }
 
 /// One copy of the counters. Relaxed ordering throughout: each figure stands alone.
@@ -97,7 +96,6 @@ impl Shards {
             shards: (0..SHARDS)
                 .map(|_| CachePadded::new(Shard::new()))
                 .collect(),
-            queue_depth: Default::default(),
         }
     }
 
@@ -108,11 +106,6 @@ impl Shards {
             static MINE: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
         }
         &self.shards[MINE.get()]
-    }
-
-    pub(super) fn set_queue_depth(&self, class: Class, depth: usize) {
-        let depth = i64::try_from(depth).unwrap_or(i64::MAX);
-        self.queue_depth[class.index()].store(depth, Ordering::Relaxed);
     }
 
     fn sum(&self, figure: impl Fn(&Shard) -> &AtomicU64) -> u64 {
@@ -199,7 +192,6 @@ impl Collector for ShardsCollector {
         self.encode_requests(&mut encoder)?;
         self.encode_stages(&mut encoder)?;
         self.encode_batches(&mut encoder)?;
-        self.encode_queues(&mut encoder)?;
         let level = |figure: fn(&Shard) -> &AtomicI64| ConstGauge::new(self.0.level(figure));
         let total = |figure: fn(&Shard) -> &AtomicU64| ConstCounter::new(self.0.sum(figure));
         encode_one(
@@ -301,20 +293,6 @@ impl ShardsCollector {
                     .encode_family(&[("class", class.name())])?
                     .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
             }
-        }
-        Ok(())
-    }
-
-    fn encode_queues(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let mut family = encoder.encode_descriptor(
-            "keyserver_queue_depth",
-            "Jobs waiting for a crypto thread, by class.",
-            None,
-            MetricType::Gauge,
-        )?;
-        for class in Class::ALL {
-            let depth = self.0.queue_depth[class.index()].load(Ordering::Relaxed);
-            ConstGauge::new(depth).encode(family.encode_family(&[("class", class.name())])?)?;
         }
         Ok(())
     }

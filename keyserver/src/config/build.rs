@@ -299,6 +299,7 @@ fn limits(section: &Section<'_>) -> Limits {
         handshake_deadline: period(section, "handshake_deadline", 60)
             .unwrap_or(defaults.handshake_deadline),
         job_deadline: period(section, "job_deadline", 60).unwrap_or(defaults.job_deadline),
+        queue_time: period(section, "queue_time", 60).unwrap_or(defaults.queue_time),
     };
     section.finish();
     read

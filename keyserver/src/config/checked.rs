@@ -149,6 +149,8 @@ pub struct Limits {
     pub handshake_deadline: Duration,
     /// Time a request may wait for a crypto thread.
     pub job_deadline: Duration,
+    /// Work that may wait in a class, in time that the crypto threads need for it.
+    pub queue_time: Duration,
 }
 
 /// How the server goes away.
@@ -189,6 +191,8 @@ pub enum KeyLocation {
 pub struct Client {
     /// Name in logs and metrics; unique.
     pub name: String,
+    /// Its share of the server while others wait, relative to theirs: 1 to 1000.
+    pub weight: u32,
     /// A certificate that fits any of these is this client.
     pub matches: Vec<Match>,
     /// What it may do; the union of all.
@@ -299,6 +303,7 @@ impl Default for Limits {
             output_bytes: limits::OUTPUT_BYTES_MAX,
             handshake_deadline: limits::HANDSHAKE_DEADLINE,
             job_deadline: limits::JOB_DEADLINE,
+            queue_time: limits::QUEUE_TIME,
         }
     }
 }

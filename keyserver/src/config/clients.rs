@@ -11,6 +11,10 @@ use crate::policy::rights::{Right, Rights};
 
 const MATCH_FORMS: &str = "dns:NAME, uri:URI, subject:CN=NAME,... or spki-sha256:HEX";
 
+/// The largest `weight`: a client that is served a thousand times as often as another is as good
+/// as alone.
+const WEIGHT_MAX: u64 = 1000;
+
 pub(super) fn read(entries: &[Section<'_>]) -> Vec<Client> {
     let mut names = HashMap::new();
     let mut matches = HashMap::new();
@@ -57,10 +61,15 @@ fn client(entry: &Section<'_>) -> Option<Client> {
         }
         items.iter().filter_map(matched).collect()
     });
+    let weight = entry.optional("weight").map_or(Some(1), |value| {
+        let weight = value.integer(1..WEIGHT_MAX + 1)?;
+        u32::try_from(weight).ok()
+    });
     let grants = entry.list("grants").iter().filter_map(grant).collect();
     entry.finish();
     Some(Client {
         name: name?,
+        weight: weight?,
         matches: matches?,
         grants,
     })

@@ -5,6 +5,7 @@ use std::time::Instant;
 use accel::{Class, JobError, Operation};
 use zeroize::Zeroize;
 
+use super::scheduler::{Client, Overload};
 use crate::policy::Admitted;
 use crate::shard::ConnectionId;
 
@@ -17,6 +18,8 @@ pub(crate) enum Outcome {
     Failed(JobError),
     /// It waited past its deadline and was not run.
     TooLate,
+    /// It was not let into its queue.
+    Refused(Overload),
 }
 
 /// A job: who asked, what for, and room for the answer. Buffers keep their capacity from use to
@@ -37,6 +40,8 @@ pub(crate) struct Job {
     pub(crate) operation: Operation,
     /// The queue it waits in.
     pub(crate) class: Class,
+    /// On whose account.
+    pub(crate) client: Client,
     /// Hash, message or ciphertext.
     pub(crate) input: Vec<u8>,
     /// The result.
@@ -51,6 +56,15 @@ pub(crate) struct Job {
     pub(crate) deadline: Instant,
 }
 
+/// On whose account a job goes.
+pub(crate) fn client_of(admitted: &Admitted) -> Client {
+    let id = admitted.client();
+    Client {
+        number: id.number(),
+        weight: admitted.snapshot().policy.weight(id),
+    }
+}
+
 impl Job {
     fn new(shard: usize, now: Instant) -> Self {
         Self {
@@ -61,6 +75,10 @@ impl Job {
             admitted: None,
             operation: Operation::Ed25519Sign,
             class: Class::Ed25519,
+            client: Client {
+                number: 0,
+                weight: 1,
+            },
             input: Vec::new(),
             output: Vec::new(),
             outcome: Outcome::TooLate,

@@ -19,6 +19,14 @@ pub struct ClientId {
     generation: u64,
 }
 
+impl ClientId {
+    /// A number of its own for every client of every policy.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.generation << 32 | u64::from(self.index)
+    }
+}
+
 /// What the policy needs to know about a key: where it stands in the key table, and its names.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyName<'a> {
@@ -42,6 +50,7 @@ pub struct Policy {
 #[derive(Debug)]
 struct CompiledClient {
     name: String,
+    weight: u32,
     permanent: KeyRights,
     /// Grants with a last day, those of one day together.
     dated: Vec<(Date, KeyRights)>,
@@ -94,6 +103,7 @@ impl Policy {
             }
             let mut compiled = CompiledClient {
                 name: client.name.clone(),
+                weight: client.weight,
                 permanent: KeyRights::default(),
                 dated: Vec::new(),
             };
@@ -128,6 +138,12 @@ impl Policy {
     pub fn client_name(&self, client: ClientId) -> &str {
         self.compiled(client)
             .map_or("unknown", |compiled| &compiled.name)
+    }
+
+    /// The share of a client while others wait, relative to theirs; 1 for an id of another policy.
+    #[must_use]
+    pub fn weight(&self, client: ClientId) -> u32 {
+        self.compiled(client).map_or(1, |compiled| compiled.weight)
     }
 
     /// What `client` may do with the key at `key` today.
@@ -372,6 +388,7 @@ mod tests {
     fn client(name: &str, matches: Vec<Match>, grants: Vec<Grant>) -> Client {
         Client {
             name: name.to_owned(),
+            weight: 1,
             matches,
             grants,
         }
@@ -457,6 +474,7 @@ mod tests {
             generation: 1,
             clients: vec![CompiledClient {
                 name: "edge".to_owned(),
+                weight: 1,
                 permanent: KeyRights::default(),
                 dated: vec![(yesterday, rights)],
             }],

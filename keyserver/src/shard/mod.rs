@@ -23,7 +23,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use accel::Class;
 use tokio::sync::mpsc;
 
 use self::conn::Connection;
@@ -183,20 +182,10 @@ impl<S: Stream> Shard<S> {
                     connection.kill();
                 }
             }
-            if self.context.index == 0 {
-                self.report_queues();
-            }
             if self.draining.get() && self.connections.borrow().len() == 0 {
                 self.context.state.health.unwatch(&heartbeat);
                 return;
             }
-        }
-    }
-
-    fn report_queues(&self) {
-        for class in Class::ALL {
-            self.metrics()
-                .queue_depth(class, self.context.dispatcher.waiting(class));
         }
     }
 

@@ -11,7 +11,8 @@ use super::conn::Connection;
 use super::stream::Stream;
 use crate::admin::metrics::Stage;
 use crate::clock;
-use crate::dispatch::{Job, Outcome, translate};
+use crate::dispatch::scheduler::Overload;
+use crate::dispatch::{Job, Outcome, client_of, translate};
 use crate::info;
 use crate::policy::{self, Admitted, Refusal};
 use crate::snapshot::Snapshot;
@@ -131,7 +132,8 @@ impl<S: Stream> Shard<S> {
         };
         let Some(mut job) = self.pool.borrow_mut().take(now) else {
             self.metrics().rejected("overload");
-            self.fail(connection, request, ErrorCode::Busy);
+            let retry_after = self.limits.queue_time;
+            connection.reply(&busy(request.id, retry_after, request.extended));
             return;
         };
         let patience = request
@@ -144,6 +146,7 @@ impl<S: Stream> Shard<S> {
         job.request_id = request.id;
         job.extended = request.extended;
         job.class = admitted.key().class();
+        job.client = client_of(&admitted);
         job.operation = operation;
         job.input.extend_from_slice(request.payload);
         job.admitted = Some(admitted);
@@ -154,7 +157,7 @@ impl<S: Stream> Shard<S> {
         self.gathered.borrow_mut().push(job);
     }
 
-    /// Queues the jobs of this turn, under one lock. Those whose class is full are refused.
+    /// Queues the jobs of this turn, under one lock. Those that may not wait are refused.
     pub(super) fn submit_gathered(&self) {
         let mut gathered = self.gathered.borrow_mut();
         if gathered.is_empty() {
@@ -162,26 +165,38 @@ impl<S: Stream> Shard<S> {
         }
         self.context.dispatcher.submit(&mut gathered);
         for job in gathered.drain(..) {
-            self.metrics().rejected("overload");
-            self.reply_to(&job, Err(ErrorCode::Busy), "busy");
+            self.conclude(&job);
             self.pool.borrow_mut().release(job);
         }
     }
 
     /// Answers a finished job and keeps its box for the next.
     pub(super) fn deliver(&self, job: Box<Job>) {
-        let (outcome, result) = match job.outcome {
-            Outcome::Done => (Ok(job.output.as_slice()), "ok"),
-            Outcome::Failed(error) => (Err(code_of(error)), result_of(error)),
-            Outcome::TooLate => (Err(ErrorCode::DeadlineExceeded), "deadline"),
-        };
-        self.reply_to(&job, outcome, result);
+        self.conclude(&job);
         let total = clock::now().saturating_duration_since(job.admitted_at);
         self.metrics().observe_stage(Stage::Total, total);
         self.pool.borrow_mut().release(job);
     }
 
-    fn reply_to(&self, job: &Job, outcome: Result<&[u8], ErrorCode>, result: &'static str) {
+    /// Answers a job whose outcome is known.
+    fn conclude(&self, job: &Job) {
+        let id = job.request_id;
+        let (reply, result) = match job.outcome {
+            Outcome::Done => (Reply::success(id, &job.output), "ok"),
+            Outcome::Failed(error) => (failure(id, code_of(error), job.extended), result_of(error)),
+            Outcome::TooLate | Outcome::Refused(Overload::TooLate) => (
+                failure(id, ErrorCode::DeadlineExceeded, job.extended),
+                "deadline",
+            ),
+            Outcome::Refused(Overload::Busy { retry_after }) => {
+                self.metrics().rejected("overload");
+                (busy(id, retry_after, job.extended), "busy")
+            }
+        };
+        self.reply_to(job, &reply, result);
+    }
+
+    fn reply_to(&self, job: &Job, reply: &Reply<'_>, result: &'static str) {
         self.metrics().inflight(-1);
         if let Some(admitted) = &job.admitted {
             self.metrics()
@@ -192,11 +207,7 @@ impl<S: Stream> Shard<S> {
             self.metrics().rejected("peer-gone");
             return;
         };
-        let reply = match outcome {
-            Ok(output) => Reply::success(job.request_id, output),
-            Err(code) => failure(job.request_id, code, job.extended),
-        };
-        connection.reply(&reply);
+        connection.reply(reply);
         connection.job_ended();
     }
 
@@ -205,15 +216,17 @@ impl<S: Stream> Shard<S> {
     }
 }
 
-/// An error reply in the words the client understands. Whoever is told "busy" is told when to try
-/// again.
+/// An error reply in the words the client understands.
 fn failure(id: u32, code: ErrorCode, extended: bool) -> Reply<'static> {
-    /// A full class queue is worked off in about this time.
-    const RETRY_AFTER_MS: u32 = 50;
-    let mut reply = Reply::failure(id, code);
-    if code == ErrorCode::Busy {
-        reply.retry_after_ms = Some(RETRY_AFTER_MS);
-    }
+    let reply = Reply::failure(id, code);
+    if extended { reply } else { reply.for_stock() }
+}
+
+/// "Busy": whoever understands is told when to try again, in whole milliseconds and at least one.
+fn busy(id: u32, retry_after: Duration, extended: bool) -> Reply<'static> {
+    let mut reply = Reply::failure(id, ErrorCode::Busy);
+    let millis = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
+    reply.retry_after_ms = Some(millis.saturating_add(1));
     if extended { reply } else { reply.for_stock() }
 }
 

@@ -1,0 +1,194 @@
+//! Who may wait: bounds in time, shares, deadlines.
+//!
+//! A class admits while what waits in it can be done within [`Bounds::queue_time`], and always as
+//! many jobs as a connection may have in flight, so that the cap we announce can be used alone on
+//! a small machine. Past that a client is admitted as long as it has less waiting than its share of
+//! the bound by weight; what it adds delays those who have more, not the others, because clients
+//! take turns. Nobody is admitted past twice the bound.
+
+use std::time::{Duration, Instant};
+
+use accel::Class;
+
+use super::flows::Entry;
+use super::{Overload, Scheduler, Ticket, nanos};
+
+impl<T> Scheduler<T> {
+    /// Lets a job wait.
+    ///
+    /// # Errors
+    ///
+    /// Gives it back with the [`Overload`].
+    pub fn push(&mut self, now: Instant, ticket: Ticket, item: T) -> Result<(), (Overload, T)> {
+        let Ticket {
+            class,
+            client,
+            deadline,
+        } = ticket;
+        if self.times.is_brief(class) {
+            self.brief_seen = Some(now);
+        }
+        if let Err(refusal) = self.admit(now, ticket) {
+            return Err((self.refused(class, refusal), item));
+        }
+        let entry = Entry {
+            item,
+            since: now,
+            deadline,
+        };
+        let cost = nanos(self.times.job(class));
+        self.flows.push(class, client, cost, entry).map_err(|item| {
+            let refusal = self.busy(class);
+            (self.refused(class, refusal), item)
+        })
+    }
+
+    fn admit(&self, now: Instant, ticket: Ticket) -> Result<(), Overload> {
+        let class = ticket.class;
+        let job_ns = nanos(self.times.job(class));
+        let waiting_ns = self.flows.work_ns(class);
+        let share = self.flows.share(class, ticket.client);
+        // What goes before it: at most all of its class, and at most what the others of the round
+        // may take while its own client's jobs are served.
+        let ahead_ns = (share.work_ns / share.weight)
+            .saturating_mul(share.of)
+            .min(waiting_ns);
+        let cheaper_ns: u64 = (self.times.order().into_iter())
+            .take_while(|other| *other != class)
+            .map(|other| self.flows.work_ns(other))
+            .sum();
+        let wait = self.over_threads(ahead_ns.saturating_add(cheaper_ns));
+        if now + wait + self.times.least(class) > ticket.deadline {
+            return Err(Overload::TooLate);
+        }
+        let bound_ns = self.bound_ns(class);
+        if waiting_ns + job_ns <= bound_ns {
+            return Ok(());
+        }
+        let due_ns = bound_ns.saturating_mul(share.weight) / share.of;
+        if share.work_ns + job_ns <= due_ns && waiting_ns + job_ns <= bound_ns.saturating_mul(2) {
+            return Ok(());
+        }
+        Err(self.busy(class))
+    }
+
+    /// Work that may wait in a class.
+    fn bound_ns(&self, class: Class) -> u64 {
+        let job_ns = nanos(self.times.job(class));
+        let threads = self.bounds.threads.max(1) as u64;
+        let in_time = nanos(self.bounds.queue_time).saturating_mul(threads);
+        in_time.max(job_ns.saturating_mul(self.bounds.jobs_min as u64))
+    }
+
+    fn busy(&self, class: Class) -> Overload {
+        Overload::Busy {
+            retry_after: self.over_threads(self.flows.work_ns(class)),
+        }
+    }
+
+    fn refused(&mut self, class: Class, refusal: Overload) -> Overload {
+        let figures = &mut self.figures[class.index()];
+        match refusal {
+            Overload::Busy { .. } => figures.busy += 1,
+            Overload::TooLate => figures.too_late += 1,
+        }
+        refusal
+    }
+
+    /// The time that all threads need for this work.
+    pub(super) fn over_threads(&self, work_ns: u64) -> Duration {
+        Duration::from_nanos(work_ns / self.bounds.threads.max(1) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{MS, US, scheduler, ticket};
+    use super::super::{Client, limits};
+    use super::*;
+    use crate::clock;
+
+    /// Jobs of one client until one is refused.
+    fn fill(
+        queues: &mut Scheduler<u32>,
+        now: Instant,
+        class: Class,
+        client: u64,
+    ) -> (u32, Overload) {
+        for job in 0.. {
+            if let Err((overload, _)) = queues.push(now, ticket(now, class, client), job) {
+                return (job, overload);
+            }
+        }
+        panic!("it takes for ever");
+    }
+
+    #[test]
+    fn a_class_is_bounded_in_time_and_at_least_in_jobs() {
+        let now = clock::now();
+        for threads in [1_u32, 4] {
+            let mut queues = scheduler(threads as usize);
+            // 66 us a job: 121 of them are the 8 ms of one thread.
+            let (jobs, overload) = fill(&mut queues, now, Class::Rsa2048, 1);
+            assert_eq!(jobs, threads * 8000 / 66);
+            let Overload::Busy { retry_after } = overload else {
+                panic!("{overload:?}")
+            };
+            assert!(retry_after.abs_diff(limits::QUEUE_TIME) < MS / 10);
+            // 474 us a job: 16 are nearly that on one thread, and may wait whatever they take.
+            let (jobs, _) = fill(&mut queues, now, Class::Rsa4096, 1);
+            assert_eq!(jobs, (threads * 8000 * 8 / 3796).max(16));
+            assert_eq!(fill(&mut queues, now, Class::RsaOther, 1).0, 16);
+        }
+    }
+
+    #[test]
+    fn a_client_below_its_share_finds_room_where_others_have_filled_it() {
+        let now = clock::now();
+        let mut queues = scheduler(1);
+        let (greedy, _) = fill(&mut queues, now, Class::Rsa2048, 1);
+        let (second, _) = fill(&mut queues, now, Class::Rsa2048, 2);
+        assert_eq!(second, greedy / 2);
+        let (third, _) = fill(&mut queues, now, Class::Rsa2048, 3);
+        assert_eq!(third, greedy / 3);
+        // Never more than twice the bound, whoever comes.
+        let clients: u32 = (4..500)
+            .map(|client| fill(&mut queues, now, Class::Rsa2048, client).0)
+            .sum();
+        assert!(greedy + second + third + clients <= 2 * greedy + 1);
+        assert_eq!(queues.figures(Class::Rsa2048).busy, 499);
+    }
+
+    #[test]
+    fn a_deadline_that_cannot_be_kept_is_refused_at_once() {
+        let now = clock::now();
+        let mut queues = scheduler(1);
+        let within = |time| Ticket {
+            deadline: now + time,
+            ..ticket(now, Class::Rsa2048, 1)
+        };
+        assert_eq!(
+            queues.push(now, within(US * 200), 0),
+            Err((Overload::TooLate, 0))
+        );
+        for job in 0..40 {
+            queues.push(now, within(MS * 3), job).expect("room");
+        }
+        // 40 jobs of 66 us are ahead, and an operation takes 222 us.
+        assert_eq!(
+            queues.push(now, within(MS * 2), 0),
+            Err((Overload::TooLate, 0))
+        );
+        queues.push(now, within(MS * 3), 40).expect("room");
+        // Another client does not have them ahead.
+        let other = Ticket {
+            client: Client {
+                number: 2,
+                weight: 1,
+            },
+            ..within(MS)
+        };
+        queues.push(now, other, 41).expect("room");
+        assert_eq!(queues.figures(Class::Rsa2048).too_late, 2);
+    }
+}
