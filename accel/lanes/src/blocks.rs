@@ -15,8 +15,9 @@
 //! * Low and high product halves have columns of their own, 18 chains of at most 5 links: a link takes 4 cycles and 50
 //!   multiply-adds take 25, so no chain is the limit.
 //! * Sums stay in registers for the whole step; no partial product goes through memory.
-//! * Finding q\[k\] is a chain of about 45 cycles: a multiply-add for a digit, another for its product, an addition. The operand products of step k + 1 do not depend on it and stand before
-//!   it in the program, so the processor works on them meanwhile. That is why product and reduction share one loop.
+//! * Finding q\[k\] is a chain of about 45 cycles: a multiply-add for a digit, another for its product, an addition. The
+//!   operand products of step k + 1 do not depend on it and stand before it in the program, so the processor works on
+//!   them meanwhile. That is why product and reduction share one loop.
 //! * The code is a few hundred instructions for any size: unrolled kernels of 1536 bits and more leave the instruction
 //!   caches and run at half the speed.
 //!
