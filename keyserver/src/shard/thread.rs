@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::{Command, Shard, ShardContext};
 use crate::config::IoBackend;
-use crate::limits;
+use crate::{limits, os};
 
 /// The kernel interface that moves the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,10 +120,13 @@ pub(crate) fn spawn(
     let (report, started) = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new()
         .name(format!("io-{}", context.index))
-        .spawn(move || match backend {
-            #[cfg(feature = "uring")]
-            Backend::Uring => run_uring(context, receiver, &report),
-            Backend::Epoll => run_epoll(context, receiver, &report),
+        .spawn(move || {
+            os::settle_io_thread();
+            match backend {
+                #[cfg(feature = "uring")]
+                Backend::Uring => run_uring(context, receiver, &report),
+                Backend::Epoll => run_epoll(context, receiver, &report),
+            }
         })?;
     started
         .recv()
