@@ -20,13 +20,9 @@ const WINDOW: usize = 4;
 /// Entries of a table.
 const ENTRIES: usize = 1 << WINDOW;
 
-/// The powers of eight numbers of `N` digits that an exponentiation multiplies with: for each digit, that of all entries
-/// side by side.
-pub(crate) type Table<const N: usize> = [[Row; ENTRIES]; N];
-
-/// A table that holds nothing yet.
-pub(crate) const fn empty_table<const N: usize>() -> Table<N> {
-    [[Row::ZERO; ENTRIES]; N]
+/// Rows of a table for numbers of so many digits.
+pub(crate) const fn table_rows(digits: usize) -> usize {
+    digits * ENTRIES
 }
 
 /// Windows of exponents of so many bits.
@@ -34,8 +30,8 @@ pub(crate) const fn windows(bits: usize) -> usize {
     bits.div_ceil(WINDOW)
 }
 
-/// Starts eight powers, each with its own base, exponent and modulus: fills the table, which stays with this
-/// exponentiation, and returns the power for the topmost window alone.
+/// Starts eight powers, each with its own base, exponent and modulus: fills the table, whose [`table_rows`] rows stay
+/// with this exponentiation, and returns the power for the topmost window alone.
 ///
 /// `bits` is the public upper bound of the exponents' length; `one` is 1 encoded. Time and addresses depend on `bits`
 /// and `N` alone, here and in [`advance`].
@@ -47,7 +43,7 @@ pub(crate) fn start<V: Vector, M, const N: usize>(
     one: &Residue<M, Encoded, N>,
     exponents: &[Row],
     bits: usize,
-    table: &mut Table<N>,
+    table: &mut [Row],
 ) -> Residue<M, Encoded, N> {
     fill::<V, M, N>(token, moduli, base, one, table);
     let mut lookup = Lookup::<N>::new(table);
@@ -69,7 +65,7 @@ pub(crate) fn advance<V: Vector, M, const N: usize>(
     power: &mut Residue<M, Encoded, N>,
     exponents: &[Row],
     range: Range<usize>,
-    table: &Table<N>,
+    table: &[Row],
 ) {
     let mut lookup = Lookup::<N>::new(table);
     for w in range.rev() {
@@ -84,31 +80,21 @@ pub(crate) fn advance<V: Vector, M, const N: usize>(
     lookup.zeroize();
 }
 
-/// Writes `base^i` for each index `i` into the table. Even powers are squares, which cost less than products.
+/// Writes `base^i` for each index `i` into the table: entry after entry for digit 0, then for digit 1, and so on.
 #[inline(always)]
 fn fill<V: Vector, M, const N: usize>(
     token: V::Token,
     moduli: &mut Moduli<M, N>,
     base: &Residue<M, Encoded, N>,
     one: &Residue<M, Encoded, N>,
-    table: &mut Table<N>,
+    table: &mut [Row],
 ) {
     let mut next = one.clone();
     for i in 0..ENTRIES {
-        match i {
-            0 => {}
-            1 => next.rows = base.rows,
-            _ if i % 2 == 1 => moduli.multiply::<V, _>(token, &mut next, base),
-            _ => {
-                for (row, entries) in next.rows.iter_mut().zip(&*table) {
-                    *row = entries[i / 2];
-                }
-                moduli.square::<V>(token, &mut next);
-            }
+        for (digit, row) in next.rows.iter().enumerate() {
+            table[digit * ENTRIES + i] = *row;
         }
-        for (entries, row) in table.iter_mut().zip(&next.rows) {
-            entries[i] = *row;
-        }
+        moduli.multiply::<V, _>(token, &mut next, base);
     }
     next.zeroize();
 }
@@ -126,7 +112,7 @@ fn window<V: Vector>(token: V::Token, exponents: &[Row], w: usize) -> V {
 /// A constant-time lookup in progress, a digit at a time, between the steps of the squarings that come before the
 /// factor is needed. A window has as many squarings as bits, and each looks up its share of the digits.
 struct Lookup<'a, const N: usize> {
-    table: &'a Table<N>,
+    table: &'a [Row],
     /// For each entry, all ones in the lanes that want it: secret.
     masks: [Row; ENTRIES],
     /// The first digit of the share of the squaring at hand.
@@ -136,7 +122,7 @@ struct Lookup<'a, const N: usize> {
 
 impl<'a, const N: usize> Lookup<'a, N> {
     #[inline(always)]
-    const fn new(table: &'a Table<N>) -> Self {
+    const fn new(table: &'a [Row]) -> Self {
         Self {
             table,
             masks: [Row::ZERO; ENTRIES],
@@ -165,7 +151,7 @@ impl<'a, const N: usize> Lookup<'a, N> {
     /// Copies one digit of each lane's entry. Reads this digit of every entry: they lie side by side.
     #[inline(always)]
     fn pick<V: Vector>(&mut self, token: V::Token, digit: usize) {
-        let rows = &self.table[digit];
+        let rows = &self.table[digit * ENTRIES..(digit + 1) * ENTRIES];
         let mut picked = [V::splat(token, 0); 4];
         for i in 0..ENTRIES {
             picked[i % 4] =

@@ -9,7 +9,7 @@
 //! others take a vector. So a vector of the AVX-512 type exists only where its instructions exist, and every method is
 //! safe to call.
 
-use zeroize::DefaultIsZeroes;
+use zeroize::Zeroize;
 
 use crate::token::Path;
 
@@ -40,8 +40,11 @@ impl core::fmt::Debug for Row {
     }
 }
 
-/// Rows are wiped whole.
-impl DefaultIsZeroes for Row {}
+impl Zeroize for Row {
+    fn zeroize(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 /// Eight unsigned 64-bit lanes. All arithmetic is lane by lane and wraps modulo 2^64; no method branches on a value.
 pub trait Vector: Copy {

@@ -28,7 +28,6 @@ use crate::class::KeyType;
 use crate::error::JobError;
 use crate::job::{Job, Operation};
 use crate::key::Key;
-use crate::simd::blinding::Rows;
 
 /// Bytes of the longest order.
 const MAX_LEN: usize = 48;
@@ -58,6 +57,9 @@ impl Input<'_> {
     }
 }
 
+/// One row on its way to a signature.
+type Row<'j, 'a> = (&'j mut Job<'a>, Input<'a>);
+
 /// The length of the order, for keys that sign in lanes.
 pub(crate) const fn scalar_len(key: &Key) -> Option<usize> {
     match key.key_type() {
@@ -76,33 +78,37 @@ pub(crate) const fn scalar_len(key: &Key) -> Option<usize> {
 /// [`JobError::Failed`], a lane without a valid signature as [`JobError::CheckFailed`]: the engine
 /// redoes both.
 pub(crate) fn run(path: Path, jobs: &mut [Job<'_>]) {
-    let (mut rows, mut inputs) = (Rows::new(), Rows::new());
+    let mut rows = Vec::with_capacity(LANES);
     for (number, job) in NUMBERS.iter().zip(jobs) {
         match prepare(job, number) {
-            Ok(input) => {
-                rows.push(job);
-                inputs.push(input);
-            }
+            Ok(input) => rows.push((job, input)),
             Err(error) => job.fail(error),
         }
     }
     let mut nonces = Zeroizing::new([[0; NONCE_LEN]; LANES]);
-    if !derive(path, &inputs, &mut nonces) {
-        rows.iter_mut().for_each(|job| job.fail(JobError::Failed));
+    if !derive(path, &rows, &mut nonces) {
+        rows.iter_mut()
+            .for_each(|(job, _)| job.fail(JobError::Failed));
         return;
     }
-    let requests: Rows<Request<'_>> = inputs
+    let requests: Vec<Request<'_>> = rows
         .iter()
         .zip(nonces.iter())
-        .map(|(input, nonce)| Request {
+        .map(|((_, input), nonce)| Request {
             key: input.key,
             digest: input.digest(),
             nonce,
         })
         .collect();
-    match rows.first().map(|job| job.key.key_type()) {
-        Some(KeyType::P384) => hand_out(&mut rows, &sign_p384(path, &requests)),
-        _ => hand_out(&mut rows, &sign_p256(path, &requests)),
+    match rows.first().map(|(job, _)| job.key.key_type()) {
+        Some(KeyType::P384) => {
+            let signatures = sign_p384(path, &requests);
+            hand_out(&mut rows, &signatures);
+        }
+        _ => {
+            let signatures = sign_p256(path, &requests);
+            hand_out(&mut rows, &signatures);
+        }
     }
 }
 
@@ -129,21 +135,21 @@ fn prepare<'a>(job: &Job<'a>, number: &'static [u8; 1]) -> Result<Input<'a>, Job
 }
 
 /// Makes the nonces of a batch; `false` if the random generator failed.
-fn derive(path: Path, inputs: &[Input<'_>], nonces: &mut [[u8; NONCE_LEN]; LANES]) -> bool {
+fn derive(path: Path, rows: &[Row<'_, '_>], nonces: &mut [[u8; NONCE_LEN]; LANES]) -> bool {
     let mut fresh = Zeroizing::new([0; 32]);
     if rand::fill(fresh.as_mut_slice()).is_err() {
         return false;
     }
-    let seeds: Rows<_> = inputs.iter().map(Input::seed).collect();
+    let seeds: Vec<_> = rows.iter().map(|(_, input)| input.seed()).collect();
     hmac_sha512(path, fresh.as_slice(), &seeds, nonces)
 }
 
 /// Encodes what was signed, fails what was not.
 fn hand_out<const B: usize>(
-    rows: &mut [&mut Job<'_>],
+    rows: &mut [Row<'_, '_>],
     signatures: &[Result<Signature<B>, SignError>; LANES],
 ) {
-    for (job, signature) in rows.iter_mut().zip(signatures) {
+    for ((job, _), signature) in rows.iter_mut().zip(signatures) {
         match signature {
             Ok(signature) => {
                 encode(signature, job.output);
