@@ -96,7 +96,7 @@ unsafe impl Sync for Rsa {}
 
 impl Drop for Rsa {
     fn drop(&mut self) {
-        // SAFETY: `object` came from RSA_private_key_from_bytes, is owned here alone, and is not used
+        // SAFETY: `object` came from RSA_private_key_from_bytes or its public twin, is owned here alone, and is not used
         // afterwards. AWS-LC wipes the numbers as it frees them.
         unsafe { sys::RSA_free(self.object.as_ptr()) }
     }
@@ -108,6 +108,23 @@ impl Rsa {
     pub(crate) fn from_pkcs1(der: &[u8]) -> Result<Self, Refused> {
         // SAFETY: pointer and length are of one live slice, from which AWS-LC copies.
         let object = unsafe { sys::RSA_private_key_from_bytes(der.as_ptr(), der.len()) };
+        let Some(object) = NonNull::new(object) else {
+            forget_errors();
+            return Err(Refused);
+        };
+        // SAFETY: `object` is a valid RSA object, just made.
+        let size = unsafe { sys::RSA_size(object.as_ptr()) };
+        Ok(Self {
+            object,
+            modulus_len: usize::try_from(size).unwrap_or(usize::MAX),
+        })
+    }
+
+    /// Builds the public half alone from `RSAPublicKey` DER; its private operations all fail.
+    #[cfg(feature = "pkcs11")]
+    pub(crate) fn from_public(der: &[u8]) -> Result<Self, Refused> {
+        // SAFETY: pointer and length are of one live slice, from which AWS-LC copies.
+        let object = unsafe { sys::RSA_public_key_from_bytes(der.as_ptr(), der.len()) };
         let Some(object) = NonNull::new(object) else {
             forget_errors();
             return Err(Refused);
@@ -322,8 +339,8 @@ unsafe impl Sync for Ec {}
 
 impl Drop for Ec {
     fn drop(&mut self) {
-        // SAFETY: `object` came from EC_KEY_parse_private_key, is owned here alone, and is not used
-        // afterwards. AWS-LC wipes the scalar as it frees it.
+        // SAFETY: `object` came from EC_KEY_parse_private_key or EC_KEY_new, is owned here alone, and is
+        // not used afterwards. AWS-LC wipes the scalar as it frees it.
         unsafe { sys::EC_KEY_free(self.object.as_ptr()) }
     }
 }
@@ -345,6 +362,37 @@ impl Ec {
             return Err(Refused);
         };
         Ok(Self { object, curve })
+    }
+
+    /// Builds the public half alone from a point as SEC 1, section 2.3.3 writes it; signing fails. Refuses
+    /// what is not a point of the curve.
+    #[cfg(feature = "pkcs11")]
+    pub(crate) fn from_point(curve: Curve, point: &[u8]) -> Result<Self, Refused> {
+        // SAFETY: takes no arguments and returns a new object, or null.
+        let object = NonNull::new(unsafe { sys::EC_KEY_new() }).ok_or(Refused)?;
+        let key = Self { object, curve };
+        // SAFETY: the object is valid and nothing else uses it yet; the group is a constant.
+        succeeded(unsafe { sys::EC_KEY_set_group(key.object.as_ptr(), curve.group()) })?;
+        // SAFETY: the group is a constant; the result is a new point, or null.
+        let new = NonNull::new(unsafe { sys::EC_POINT_new(curve.group()) }).ok_or(Refused)?;
+        // SAFETY: the new point is of this group, pointer and length are of one live slice, and a null
+        // context is allowed. AWS-LC checks that the point is on the curve.
+        let read = succeeded(unsafe {
+            sys::EC_POINT_oct2point(
+                curve.group(),
+                new.as_ptr(),
+                point.as_ptr(),
+                point.len(),
+                null_mut(),
+            )
+        });
+        let set = read.and_then(|()| {
+            // SAFETY: object and point are valid and of one group; AWS-LC copies the point.
+            succeeded(unsafe { sys::EC_KEY_set_public_key(key.object.as_ptr(), new.as_ptr()) })
+        });
+        // SAFETY: the point was made above, is owned here alone, and is not used afterwards.
+        unsafe { sys::EC_POINT_free(new.as_ptr()) };
+        set.map(|()| key)
     }
 
     /// The public point, uncompressed (SEC 1, section 2.3.3): 4, x, y.
@@ -460,21 +508,26 @@ impl Ed25519 {
     }
 
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        if signature.len() != ED25519_SIGNATURE_LEN {
-            return false;
-        }
-        // SAFETY: `message` is a live slice; AWS-LC reads 64 bytes of `signature`, whose length was
-        // just checked, and 32 of `public`.
-        let returned = unsafe {
-            sys::ED25519_verify(
-                message.as_ptr(),
-                message.len(),
-                signature.as_ptr(),
-                self.public.as_ptr(),
-            )
-        };
-        succeeded(returned).is_ok()
+        verify_ed25519(&self.public, message, signature)
     }
+}
+
+/// Whether `signature` is one of `message` by the key pair with this public key.
+pub(crate) fn verify_ed25519(public: &[u8; 32], message: &[u8], signature: &[u8]) -> bool {
+    if signature.len() != ED25519_SIGNATURE_LEN {
+        return false;
+    }
+    // SAFETY: `message` is a live slice; AWS-LC reads 64 bytes of `signature`, whose length was
+    // just checked, and 32 of `public`.
+    let returned = unsafe {
+        sys::ED25519_verify(
+            message.as_ptr(),
+            message.len(),
+            signature.as_ptr(),
+            public.as_ptr(),
+        )
+    };
+    succeeded(returned).is_ok()
 }
 
 #[cfg(test)]

@@ -258,6 +258,48 @@ impl<'a> RsaPrivateKey<'a> {
     }
 }
 
+/// A decoded `SubjectPublicKeyInfo` (RFC 5280, section 4.1).
+#[cfg(feature = "pkcs11")]
+#[derive(Clone, Debug)]
+pub(crate) struct PublicKeyInfo<'a> {
+    /// Content of the algorithm's object identifier.
+    pub(crate) algorithm: &'a [u8],
+    /// Content of the object identifier in the parameters, which for EC keys names the curve.
+    pub(crate) curve: Option<&'a [u8]>,
+    /// The bytes of `subjectPublicKey`.
+    pub(crate) public_key: &'a [u8],
+}
+
+#[cfg(feature = "pkcs11")]
+impl<'a> PublicKeyInfo<'a> {
+    pub(crate) fn decode(der: &'a [u8]) -> Result<Self> {
+        let mut reader = sequence(der)?;
+        let mut identifier = Reader::new(reader.element(SEQUENCE)?);
+        let algorithm = identifier.element(OBJECT_IDENTIFIER)?;
+        let curve = identifier.optional(OBJECT_IDENTIFIER)?;
+        if curve.is_none() && !matches!(identifier.optional(NULL)?, None | Some([])) {
+            return Err(DerError);
+        }
+        identifier.finish()?;
+        let public_key = whole_bytes(reader.element(BIT_STRING)?)?;
+        reader.finish()?;
+        Ok(Self {
+            algorithm,
+            curve,
+            public_key,
+        })
+    }
+}
+
+/// Modulus and exponent of an `RSAPublicKey` (RFC 8017, section A.1.1), without leading zeros.
+#[cfg(feature = "pkcs11")]
+pub(crate) fn decode_rsa_public_key(der: &[u8]) -> Result<(&[u8], &[u8])> {
+    let mut reader = sequence(der)?;
+    let numbers = (reader.positive()?, reader.positive()?);
+    reader.finish()?;
+    Ok(numbers)
+}
+
 /// A decoded `ECPrivateKey`.
 #[derive(Clone)]
 pub(crate) struct EcPrivateKey<'a> {
@@ -301,6 +343,15 @@ impl<'a> EcPrivateKey<'a> {
             public_key,
         })
     }
+}
+
+/// The content of one OBJECT IDENTIFIER that fills `der`: the named curve of `CKA_EC_PARAMS`.
+#[cfg(feature = "pkcs11")]
+pub(crate) fn decode_object_identifier(der: &[u8]) -> Result<&[u8]> {
+    let mut reader = Reader::new(der);
+    let content = reader.element(OBJECT_IDENTIFIER)?;
+    reader.finish()?;
+    Ok(content)
 }
 
 /// The content of one OCTET STRING that fills `der`: the private key of RFC 8410.
@@ -366,6 +417,25 @@ pub(crate) fn subject_public_key_info(
     let mut fields = Vec::new();
     write_element(SEQUENCE, &identifier, &mut fields);
     write_element(BIT_STRING, &bits, &mut fields);
+    let mut out = Vec::with_capacity(fields.len() + 4);
+    write_element(SEQUENCE, &fields, &mut out);
+    out
+}
+
+/// `ECDSA-Sig-Value` (RFC 5480, appendix A) of two numbers, big endian, of any length.
+#[cfg(feature = "pkcs11")]
+pub(crate) fn ecdsa_signature(r: &[u8], s: &[u8]) -> Vec<u8> {
+    let mut fields = Vec::with_capacity(r.len() + s.len() + 8);
+    for number in [r, s] {
+        let zeros = number.iter().take_while(|byte| **byte == 0).count();
+        let mut signed = Vec::with_capacity(number.len() + 1);
+        let number = number.get(zeros..).unwrap_or_default();
+        if number.first().is_none_or(|top| *top >= 0x80) {
+            signed.push(0);
+        }
+        signed.extend_from_slice(number);
+        write_element(INTEGER, &signed, &mut fields);
+    }
     let mut out = Vec::with_capacity(fields.len() + 4);
     write_element(SEQUENCE, &fields, &mut out);
     out

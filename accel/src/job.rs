@@ -172,10 +172,7 @@ impl<'a> Job<'a> {
             Operation::RsaPkcs1Sign(hash)
             | Operation::RsaPssSign(hash)
             | Operation::EcdsaSign(hash) => self.input.len() == hash.len(),
-            Operation::RsaPrivate => self
-                .key
-                .rsa_parts()
-                .is_some_and(|parts| parts.accepts_raw_input(self.input)),
+            Operation::RsaPrivate => self.key.accepts_raw_input(self.input),
             Operation::Ed25519Sign | Operation::MlDsaSign => true,
         };
         if good { Ok(()) } else { Err(JobError::Input) }

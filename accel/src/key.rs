@@ -18,28 +18,30 @@ use crate::job::Operation;
 use crate::key_exchange::Substitutes;
 use crate::parts::RsaParts;
 use crate::pem;
+#[cfg(feature = "pkcs11")]
+use crate::pkcs11::TokenKey;
 use crate::simd::LaneState;
 
 /// Contents of the object identifiers that name algorithms and curves.
-mod oid {
+pub(crate) mod oid {
     /// rsaEncryption, 1.2.840.113549.1.1.1.
-    pub(super) const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+    pub(crate) const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
     /// id-ecPublicKey, 1.2.840.10045.2.1.
-    pub(super) const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+    pub(crate) const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
     /// secp256r1, 1.2.840.10045.3.1.7.
-    pub(super) const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    pub(crate) const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
     /// secp384r1, 1.3.132.0.34.
-    pub(super) const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
+    pub(crate) const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
     /// secp521r1, 1.3.132.0.35.
-    pub(super) const P521: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x23];
+    pub(crate) const P521: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x23];
     /// id-Ed25519, 1.3.101.112 (RFC 8410).
-    pub(super) const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
+    pub(crate) const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
     /// id-ml-dsa-44, 2.16.840.1.101.3.4.3.17 (RFC 9881).
-    pub(super) const ML_DSA_44: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, 0x11];
+    pub(crate) const ML_DSA_44: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, 0x11];
     /// id-ml-dsa-65, the next in line.
-    pub(super) const ML_DSA_65: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, 0x12];
+    pub(crate) const ML_DSA_65: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, 0x12];
     /// id-ml-dsa-87, the one after.
-    pub(super) const ML_DSA_87: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, 0x13];
+    pub(crate) const ML_DSA_87: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, 0x13];
 }
 
 /// What is tolerated in a key. The default tolerates nothing unusual.
@@ -69,6 +71,9 @@ pub(crate) enum Material {
     Ec(Ec, Zeroizing<Vec<u8>>),
     Ed25519(Ed25519),
     MlDsa(PqdsaKeyPair, ParsedPublicKey),
+    /// There is none in this process: a token holds it.
+    #[cfg(feature = "pkcs11")]
+    Token(TokenKey),
 }
 
 impl fmt::Debug for Key {
@@ -258,6 +263,26 @@ impl Key {
         ))
     }
 
+    /// A key that a token holds, by its `SubjectPublicKeyInfo`.
+    #[cfg(feature = "pkcs11")]
+    pub(crate) fn from_token(spki: &[u8], token: TokenKey) -> Result<Self, KeyError> {
+        let info = der::PublicKeyInfo::decode(spki)?;
+        let digest = token.public().modulus().map(modulus_digest);
+        let curve = info.curve.map(der::object_identifier);
+        let parameters = match &curve {
+            Some(curve) => curve,
+            None if info.algorithm == oid::RSA => der::NULL_PARAMETERS,
+            None => &[],
+        };
+        Ok(Self::assemble(
+            token.key_type(),
+            Material::Token(token),
+            (info.algorithm, parameters),
+            info.public_key,
+            digest,
+        ))
+    }
+
     fn assemble(
         key_type: KeyType,
         material: Material,
@@ -317,6 +342,27 @@ impl Key {
         operation.fits(self.key_type)
     }
 
+    /// Where the private half is, if a token holds it; `None` for a key in memory.
+    #[cfg(feature = "pkcs11")]
+    #[must_use]
+    pub const fn token(&self) -> Option<&TokenKey> {
+        match &self.material {
+            Material::Token(token) => Some(token),
+            Material::Rsa(..) | Material::Ec(..) | Material::Ed25519(_) | Material::MlDsa(..) => {
+                None
+            }
+        }
+    }
+
+    /// Whether a token holds the private half.
+    pub(crate) const fn is_in_token(&self) -> bool {
+        #[cfg(feature = "pkcs11")]
+        let held = matches!(self.material, Material::Token(..));
+        #[cfg(not(feature = "pkcs11"))]
+        let held = false;
+        held
+    }
+
     pub(crate) const fn material(&self) -> &Material {
         &self.material
     }
@@ -331,6 +377,21 @@ impl Key {
         match &self.material {
             Material::Rsa(_, parts) => Some(parts),
             Material::Ec(..) | Material::Ed25519(_) | Material::MlDsa(..) => None,
+            #[cfg(feature = "pkcs11")]
+            Material::Token(..) => None,
+        }
+    }
+
+    /// Whether `input` may enter the bare private operation of this key, see [`Operation::RsaPrivate`].
+    pub(crate) fn accepts_raw_input(&self, input: &[u8]) -> bool {
+        match &self.material {
+            Material::Rsa(_, parts) => parts.accepts_raw_input(input),
+            Material::Ec(..) | Material::Ed25519(_) | Material::MlDsa(..) => false,
+            #[cfg(feature = "pkcs11")]
+            Material::Token(token) => token
+                .public()
+                .modulus()
+                .is_some_and(|n| crate::parts::is_raw_input(input, n)),
         }
     }
 
@@ -348,6 +409,8 @@ impl Key {
         match &self.material {
             Material::Ec(_, scalar) => Some(scalar),
             Material::Rsa(..) | Material::Ed25519(_) | Material::MlDsa(..) => None,
+            #[cfg(feature = "pkcs11")]
+            Material::Token(..) => None,
         }
     }
 }

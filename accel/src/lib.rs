@@ -15,6 +15,10 @@ mod key_table;
 mod keystore;
 mod parts;
 mod pem;
+#[cfg(feature = "pkcs11")]
+pub mod pkcs11;
+#[cfg(feature = "pkcs11")]
+mod public;
 mod simd;
 mod single;
 pub mod speed;

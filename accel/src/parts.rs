@@ -86,18 +86,21 @@ impl RsaParts {
     ///
     /// Ciphertexts are public, so this need not be constant time.
     pub(crate) fn accepts_raw_input(&self, input: &[u8]) -> bool {
-        let (Some((last, head)), Some((n_last, n_head))) =
-            (input.split_last(), self.n.split_last())
-        else {
-            return false;
-        };
-        if input.len() != self.n.len() {
-            return false;
-        }
-        let above_one = *last > 1 || head.iter().any(|byte| *byte != 0);
-        // n is odd, so n - 1 differs from it in the last bit only.
-        above_one && (head, *last) < (n_head, n_last & !1)
+        is_raw_input(input, &self.n)
     }
+}
+
+/// Whether `input` is as long as the modulus `n` and 1 < input < n - 1.
+pub(crate) fn is_raw_input(input: &[u8], n: &[u8]) -> bool {
+    let (Some((last, head)), Some((n_last, n_head))) = (input.split_last(), n.split_last()) else {
+        return false;
+    };
+    if input.len() != n.len() {
+        return false;
+    }
+    let above_one = *last > 1 || head.iter().any(|byte| *byte != 0);
+    // n is odd, so n - 1 differs from it in the last bit only.
+    above_one && (head, *last) < (n_head, n_last & !1)
 }
 
 /// Number of bits of a big-endian number, leading zeros not counted.
@@ -109,7 +112,7 @@ pub(crate) fn bit_length(number: &[u8]) -> usize {
     })
 }
 
-fn exponent(e: &[u8]) -> Result<u64, KeyError> {
+pub(crate) fn exponent(e: &[u8]) -> Result<u64, KeyError> {
     if bit_length(e) > MAX_EXPONENT_BITS {
         return Err(KeyError::ExponentUnusable);
     }

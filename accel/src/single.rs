@@ -77,6 +77,10 @@ fn compute(job: &mut Job<'_>) -> Result<(), Refused> {
                 Err(Refused)
             }
         }
+        #[cfg(feature = "pkcs11")]
+        (Material::Token(token), operation) => token
+            .run(operation, job.input, job.output)
+            .map_err(|_| Refused),
         _ => Err(Refused),
     }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use zeroize::Zeroizing;
 
+use crate::aws_lc::Rsa;
 use crate::job::{Job, Operation};
 use crate::key::{Key, Material};
 use crate::parts::MAX_MODULUS_LEN;
@@ -87,13 +88,10 @@ fn verifies(key: &Key, operation: Operation, input: &[u8], output: &[u8]) -> boo
         }
         (Material::Rsa(rsa, _), Operation::RsaPssSign(hash)) => rsa.verify_pss(hash, input, output),
         (Material::Rsa(rsa, parts), Operation::RsaPrivate) => {
-            // The result is a plaintext; what the public operation makes of it is the ciphertext.
-            let mut again = Zeroizing::new([0_u8; MAX_MODULUS_LEN]);
-            let Some(again) = again.get_mut(..parts.modulus_len()) else {
-                return false;
-            };
-            rsa.public_raw(output, again) && again == input
+            is_preimage(rsa, parts.modulus_len(), input, output)
         }
+        #[cfg(feature = "pkcs11")]
+        (Material::Token(token), operation) => token.public().verifies(operation, input, output),
         (Material::Ec(ec, _), Operation::EcdsaSign(_)) => ec.verify(input, output),
         (Material::Ed25519(ed), Operation::Ed25519Sign) => ed.verify(input, output),
         (Material::MlDsa(_, public), Operation::MlDsaSign) => {
@@ -101,6 +99,16 @@ fn verifies(key: &Key, operation: Operation, input: &[u8], output: &[u8]) -> boo
         }
         _ => false,
     }
+}
+
+/// Whether the public operation makes `ciphertext` of `block`, a number as long as the modulus. The block is
+/// a plaintext, so what is computed from it is wiped.
+pub(crate) fn is_preimage(rsa: &Rsa, modulus_len: usize, ciphertext: &[u8], block: &[u8]) -> bool {
+    let mut again = Zeroizing::new([0_u8; MAX_MODULUS_LEN]);
+    let Some(again) = again.get_mut(..modulus_len) else {
+        return false;
+    };
+    rsa.public_raw(block, again) && again == ciphertext
 }
 
 #[cfg(test)]

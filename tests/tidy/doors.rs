@@ -24,15 +24,21 @@ const DOORS: &[(&str, &[&str])] = &[
     ),
     // Hardware security modules.
     ("cryptoki", &["accel/src/pkcs11/"]),
+    (
+        "cryptoki_sys",
+        &["accel/src/pkcs11/raw.rs", "tests/pkcs11-shim/"],
+    ),
     // Latency histograms.
     ("hdrhistogram", &["loadgen/"]),
 ];
 
-/// Where `unsafe` may stand: vector instructions, calls into C, two system calls, an
-/// allocator that counts.
+/// Where `unsafe` may stand: vector instructions, calls into C and, in the test module, from C; two system
+/// calls, an allocator that counts.
 const UNSAFE: &[&str] = &[
     "accel/lanes/",
     "accel/src/aws_lc.rs",
+    "accel/src/pkcs11/raw.rs",
+    "tests/pkcs11-shim/",
     "accel/benches/crypto_mb.rs",
     "keyserver/src/os.rs",
     "keyserver/tests/allocations/counting.rs",

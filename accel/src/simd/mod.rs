@@ -11,7 +11,7 @@
 
 mod blinding;
 mod ecdsa;
-mod padding;
+pub(crate) mod padding;
 mod rsa;
 
 use accel_lanes::{Ifma, LANES, Path};
@@ -75,6 +75,7 @@ impl Backend for Lanes {
 
     fn accepts(&self, key: &Key, operation: Operation) -> bool {
         operation.fits(key.key_type())
+            && !key.is_in_token()
             && (ecdsa::scalar_len(key).is_some() || rsa::lanes_of(key).is_some())
     }
 

@@ -104,7 +104,7 @@ fn algorithm(hash: Hash) -> Option<&'static Algorithm> {
 }
 
 /// DER of everything in a `DigestInfo` before the hash value (RFC 8017, section 9.2, note 1).
-const fn digest_info(hash: Hash) -> &'static [u8] {
+pub(crate) const fn digest_info(hash: Hash) -> &'static [u8] {
     match hash {
         Hash::Md5Sha1 => &[],
         Hash::Sha1 => &[

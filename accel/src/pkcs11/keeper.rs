@@ -1,0 +1,572 @@
+//! The thread that keeps a slot usable: holds the login, finds keys, probes a slot that is shut, and uses
+//! its session now and then so that the device does not take it away.
+//!
+//! Its session does nothing else. Closing the last session of a token logs out, so as long as this one is
+//! open, workers may close and open theirs as they need.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use cryptoki::error::{Error, RvError};
+use cryptoki::mechanism::MechanismType;
+use cryptoki::session::{Session, SessionState, UserType};
+use cryptoki::slot::Limit;
+use cryptoki::types::RawAuthPin;
+
+use super::error::TokenError;
+use super::failure::{Class, Failure};
+use super::mechanism::{self, MAX_RESULT_LEN};
+use super::module::{Inside, lock};
+use super::object::{self, NotFound};
+use super::pin::Pin;
+use super::slot::{Phase, Place, Slot, SlotKey};
+use super::ticket::part;
+use crate::class::KeyType;
+use crate::job::{Hash, Operation};
+use crate::public::PublicKey;
+
+/// An open breaker for this long asks for the module to be initialized again.
+const OPEN_TOO_LONG: Duration = Duration::from_secs(30);
+/// After this long, a slot that was refused sessions asks for one more.
+const REGROW: Duration = Duration::from_secs(60);
+
+/// What the keeper is asked to do.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Find a key, with this PIN if it is a new one; tell its `SubjectPublicKeyInfo`.
+    Add {
+        key: Arc<SlotKey>,
+        pin: Option<Pin>,
+        reply: Sender<Result<Vec<u8>, TokenError>>,
+    },
+    /// Log in and find the keys again, unless that has been done since this generation.
+    Recover(u64),
+    /// Initialize the module again, unless that has been done since this epoch.
+    Initialize(u64),
+    /// Close the session and end.
+    Stop,
+}
+
+/// The main function of the thread.
+pub(super) fn run(slot: Arc<Slot>, commands: &Receiver<Command>) {
+    let mut keeper = Keeper {
+        slot,
+        session: None,
+        mechanisms: Vec::new(),
+        logged_in: false,
+        grown: Instant::now(),
+    };
+    loop {
+        match commands.recv_timeout(keeper.pause()) {
+            Ok(Command::Add { key, pin, reply }) => {
+                let result = keeper.add(&key, pin);
+                // Whoever asked may have stopped waiting.
+                let _ = reply.send(result);
+            }
+            Ok(Command::Recover(generation)) => {
+                if keeper.slot.lock().generation == generation {
+                    keeper.recover();
+                } else {
+                    keeper.ready();
+                }
+            }
+            Ok(Command::Initialize(epoch)) => keeper.initialize_and_recover(epoch),
+            Err(RecvTimeoutError::Timeout) => {
+                if keeper.tick() {
+                    break;
+                }
+            }
+            Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    keeper.close();
+}
+
+struct Keeper {
+    slot: Arc<Slot>,
+    session: Option<(Session, u64)>,
+    mechanisms: Vec<MechanismType>,
+    logged_in: bool,
+    /// When the number of sessions was last looked at.
+    grown: Instant,
+}
+
+impl Keeper {
+    /// How long to wait for a command before there is something to do anyway.
+    fn pause(&self) -> Duration {
+        let state = self.slot.lock();
+        let keepalive = self.slot.settings.keepalive;
+        match (state.phase, state.breaker.until()) {
+            (Phase::Down, Some(until)) => until.saturating_duration_since(Instant::now()),
+            _ => keepalive,
+        }
+    }
+
+    fn add(&mut self, key: &Arc<SlotKey>, pin: Option<Pin>) -> Result<Vec<u8>, TokenError> {
+        let phase = {
+            let mut state = self.slot.lock();
+            state.keys.retain(|known| known.strong_count() > 0);
+            if !state
+                .keys
+                .iter()
+                .any(|known| known.as_ptr() == Arc::as_ptr(key))
+            {
+                state.keys.push(Arc::downgrade(key));
+            }
+            if pin.is_some() {
+                state.pin = pin;
+            }
+            state.phase
+        };
+        if phase == Phase::Down || phase == Phase::Probing {
+            let failure = Failure::slot("its breaker is open");
+            return Err(TokenError::token(&key.uri, &failure));
+        }
+        if phase != Phase::Ready || self.session.is_none() || !self.is_logged_in_as_wanted() {
+            self.recover_with(Self::bring_up)
+                .map_err(|failure| self.refusal(key, &failure))?;
+        }
+        match self.find_one(key) {
+            Err(NotFound::Failure(failure)) if failure.class != Class::Caller => {
+                self.slot.note(&failure);
+                self.recover_with(Self::bring_up)
+                    .map_err(|failure| self.refusal(key, &failure))?;
+                self.find_one(key)
+            }
+            result => result,
+        }
+        .map_err(|problem| problem.into_error(&key.uri))
+    }
+
+    /// A login is wanted when there is a PIN.
+    fn is_logged_in_as_wanted(&self) -> bool {
+        self.logged_in || self.slot.lock().pin.is_none()
+    }
+
+    fn refusal(&self, key: &SlotKey, failure: &Failure) -> TokenError {
+        if failure.class == Class::Terminal {
+            TokenError::PinRefused {
+                token: self.slot.lock().token.label.clone(),
+                reason: failure.to_string(),
+            }
+        } else {
+            TokenError::token(&key.uri, failure)
+        }
+    }
+
+    /// Runs `attempt` until the slot is ready, shut, or refused for good, and sets its phase accordingly.
+    fn recover_with(
+        &mut self,
+        attempt: impl Fn(&mut Self) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut result = attempt(self);
+        if let Err(failure) = &result {
+            self.slot.note(failure);
+            match failure.class {
+                Class::Session | Class::Login => {
+                    self.close();
+                    result = attempt(self);
+                }
+                Class::Library => {
+                    let epoch = self.slot.lock().epoch;
+                    result = self.initialize(epoch).and_then(|()| attempt(self));
+                }
+                Class::Caller | Class::Busy | Class::Slot | Class::Terminal => {}
+            }
+        }
+        match &result {
+            Ok(()) => self.ready(),
+            Err(failure) => self.shut(failure),
+        }
+        result
+    }
+
+    fn recover(&mut self) {
+        // What came of it stands in the phase.
+        let _ = self.recover_with(Self::bring_up);
+    }
+
+    /// Opens the slot for requests.
+    fn ready(&self) {
+        let mut state = self.slot.lock();
+        if state.phase == Phase::Stopped {
+            return;
+        }
+        state.breaker.close();
+        state.phase = Phase::Ready;
+        drop(state);
+        self.slot.staff();
+        self.slot.lock().pump();
+    }
+
+    fn shut(&self, failure: &Failure) {
+        let mut partings = Vec::new();
+        let mut state = self.slot.lock();
+        let phase = if failure.class == Class::Terminal {
+            if let Some(pin) = state.pin.clone() {
+                state.refused = Some((pin, failure.name.clone()));
+            }
+            Phase::Terminal
+        } else {
+            state.breaker.open(Instant::now());
+            Phase::Down
+        };
+        state.shut(phase, &mut partings);
+        drop(state);
+        part(partings);
+    }
+
+    /// Logs in if need be, and finds every key: a new generation.
+    fn bring_up(&mut self) -> Result<(), Failure> {
+        self.calling(true);
+        let result = self.log_in().and_then(|()| self.find_all());
+        self.calling(false);
+        result
+    }
+
+    /// Tells the watchdog that this thread is in a call.
+    fn calling(&self, begins: bool) {
+        let mut state = self.slot.lock();
+        state.keeper_call = begins.then(Instant::now);
+        if begins && state.watchdog_sleeps {
+            state.watchdog_sleeps = false;
+            self.slot.watch.notify_one();
+        }
+    }
+
+    fn log_in(&mut self) -> Result<(), Failure> {
+        let slot = Arc::clone(&self.slot);
+        let inside = slot.module.enter()?;
+        if self
+            .session
+            .as_ref()
+            .is_none_or(|(_, epoch)| *epoch != inside.epoch)
+        {
+            self.open(&inside)?;
+        }
+        let (session, _) = self
+            .session
+            .as_ref()
+            .ok_or_else(|| Failure::slot("no session"))?;
+        let state = session.get_session_info()?.session_state();
+        self.logged_in = matches!(state, SessionState::RoUser | SessionState::RwUser);
+        let (pin, refused) = {
+            let state = self.slot.lock();
+            (state.pin.clone(), state.refused.clone())
+        };
+        let Some(pin) = pin.filter(|_| !self.logged_in) else {
+            return Ok(());
+        };
+        if let Some((_, name)) = refused.filter(|(refused, _)| *refused == pin) {
+            // Tokens lock after a few attempts: this one has been made.
+            return Err(Failure {
+                class: Class::Terminal,
+                ..Failure::slot(&name)
+            });
+        }
+        let secret = RawAuthPin::new(Box::new(pin.bytes().to_vec()));
+        match session.login_with_raw(UserType::User, &secret) {
+            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
+                self.logged_in = true;
+                self.slot.lock().refused = None;
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens the session that holds the login, in the slot where the token is now.
+    fn open(&mut self, inside: &Inside<'_>) -> Result<(), Failure> {
+        self.session = None;
+        let context = self.slot.module.context();
+        let wanted = self.slot.lock().token.clone();
+        let mut found = None;
+        for id in context.get_slots_with_token()? {
+            // A slot that does not answer is not the one.
+            let Ok(token) = context.get_token_info(id) else {
+                continue;
+            };
+            if token.label() == wanted.label && token.serial_number() == wanted.serial {
+                found = Some((id, token));
+            }
+        }
+        let (id, token) = found.ok_or_else(|| Failure::slot("CKR_TOKEN_NOT_PRESENT"))?;
+        self.mechanisms = context.get_mechanism_list(id)?;
+        let session = context.open_ro_session_no_drop(id)?;
+        self.session = Some((session, inside.epoch));
+        let mut state = self.slot.lock();
+        state.token.slot_id = id.id();
+        if let Limit::Max(most) = token.max_session_count() {
+            // One is the keeper's.
+            let most = usize::try_from(most.saturating_sub(1)).unwrap_or(usize::MAX);
+            state.cap = state.cap.min(most.max(1));
+            let cap = state.cap;
+            state.limiter.set_cap(cap);
+        }
+        Ok(())
+    }
+
+    fn find_all(&mut self) -> Result<(), Failure> {
+        let slot = Arc::clone(&self.slot);
+        let inside = slot.module.enter()?;
+        let keys: Vec<_> = {
+            let state = slot.lock();
+            state
+                .keys
+                .iter()
+                .filter_map(std::sync::Weak::upgrade)
+                .collect()
+        };
+        for key in keys {
+            match self.find_in_session(&key) {
+                Ok(_) => {}
+                Err(NotFound::Failure(failure)) => return Err(failure),
+                Err(NotFound::Error(_)) => slot.lock().note("key not on the token"),
+            }
+        }
+        let mut state = slot.lock();
+        state.generation += 1;
+        state.epoch = inside.epoch;
+        Ok(())
+    }
+
+    fn find_one(&mut self, key: &SlotKey) -> Result<Vec<u8>, NotFound> {
+        self.calling(true);
+        let slot = Arc::clone(&self.slot);
+        let result = slot
+            .module
+            .enter()
+            .map_err(NotFound::Failure)
+            .and_then(|_inside| self.find_in_session(key));
+        self.calling(false);
+        result
+    }
+
+    /// Finds a key, compares its public half, and remembers where it is; or forgets where it was.
+    fn find_in_session(&self, key: &SlotKey) -> Result<Vec<u8>, NotFound> {
+        *lock(&key.place) = None;
+        let session = self.session.as_ref().map(|(session, _)| session);
+        let session = session.ok_or_else(|| NotFound::Failure(Failure::slot("no session")))?;
+        let found = object::find(session, &key.uri, &self.mechanisms, self.logged_in)?;
+        let expected = lock(&key.spki).clone();
+        let uri = || Box::new(key.uri.clone());
+        let spki = match (found.spki, expected) {
+            (Some(spki), Some(expected)) if spki != *expected => {
+                return Err(NotFound::Error(TokenError::Mismatch(uri())));
+            }
+            (Some(spki), _) => spki,
+            (None, Some(expected)) => expected.to_vec(),
+            (None, None) => return Err(NotFound::Error(TokenError::NoPublicKey(uri()))),
+        };
+        *lock(&key.place) = Some(Place {
+            handle: found.handle,
+            abilities: found.abilities,
+        });
+        Ok(spki)
+    }
+
+    /// Initializes the module again, unless a thread is stuck in it, and has its other slots recover.
+    fn initialize(&mut self, epoch: u64) -> Result<(), Failure> {
+        let slots = self.slot.module.slots();
+        if slots
+            .iter()
+            .any(|slot| slot.lock().stuck(slot.settings.call_timeout) > 0)
+        {
+            return Err(Failure::slot("not initialized again: threads are stuck"));
+        }
+        self.calling(true);
+        let result = self.slot.module.initialize_again(epoch);
+        self.calling(false);
+        result?;
+        for other in slots.iter().filter(|other| !Arc::ptr_eq(other, &self.slot)) {
+            let mut state = other.lock();
+            let generation = state.generation;
+            state.recover(&other.keeper, Command::Recover(generation));
+        }
+        Ok(())
+    }
+
+    fn initialize_and_recover(&mut self, epoch: u64) {
+        if self.slot.lock().epoch == epoch
+            && let Err(failure) = self.initialize(epoch)
+        {
+            self.slot.note(&failure);
+            self.shut(&failure);
+            return;
+        }
+        self.recover();
+    }
+
+    /// What is due when nothing was asked for. True when the slot has no more keys and ends.
+    fn tick(&mut self) -> bool {
+        let phase = self.slot.lock().phase;
+        match phase {
+            Phase::Down => self.probe(),
+            Phase::Ready => {
+                if self.is_unused() {
+                    self.slot.stop();
+                    return true;
+                }
+                self.keep_alive();
+                self.regrow();
+            }
+            Phase::Recovering | Phase::Probing | Phase::Terminal | Phase::Stopped => {}
+        }
+        false
+    }
+
+    fn is_unused(&self) -> bool {
+        let state = self.slot.lock();
+        state.keys.iter().all(|key| key.strong_count() == 0)
+    }
+
+    /// Tries a slot that is shut: a session query, the keys, and one real signature.
+    fn probe(&mut self) {
+        let open_since = {
+            let mut state = self.slot.lock();
+            state.phase = Phase::Probing;
+            state.breaker.open_since()
+        };
+        if open_since.is_some_and(|since| since.elapsed() > OPEN_TOO_LONG)
+            && !self.has_healthy_neighbour()
+        {
+            let epoch = self.slot.lock().epoch;
+            if let Err(failure) = self.initialize(epoch) {
+                self.slot.note(&failure);
+            }
+        }
+        // What came of it stands in the phase.
+        let _ = self.recover_with(|keeper| keeper.bring_up().and_then(|()| keeper.sign()));
+    }
+
+    /// Whether another slot of the module works: then the module is in order, and is left alone.
+    fn has_healthy_neighbour(&self) -> bool {
+        self.slot
+            .module
+            .slots()
+            .iter()
+            .any(|other| !Arc::ptr_eq(other, &self.slot) && other.lock().phase == Phase::Ready)
+    }
+
+    /// Signs once with the first key that is there, and checks the signature.
+    fn sign(&mut self) -> Result<(), Failure> {
+        let keys: Vec<_> = {
+            let state = self.slot.lock();
+            state
+                .keys
+                .iter()
+                .filter_map(std::sync::Weak::upgrade)
+                .collect()
+        };
+        let first = keys.iter().find_map(|key| {
+            let spki = lock(&key.spki).clone()?;
+            let place = (*lock(&key.place))?;
+            Some((place, PublicKey::from_spki(&spki).ok()?))
+        });
+        let Some((place, (key_type, public))) = first else {
+            return if keys.is_empty() {
+                Ok(())
+            } else {
+                Err(Failure::slot("key not on the token"))
+            };
+        };
+        let operation = match key_type {
+            KeyType::Rsa { .. } => Operation::RsaPkcs1Sign(Hash::Sha256),
+            KeyType::P256 | KeyType::P384 | KeyType::P521 => Operation::EcdsaSign(Hash::Sha256),
+            KeyType::Ed25519 => Operation::Ed25519Sign,
+            KeyType::MlDsa44 | KeyType::MlDsa65 | KeyType::MlDsa87 => Operation::MlDsaSign,
+        };
+        let input = [0x5a; 32];
+        let Ok(request) = mechanism::request(operation, key_type, place.abilities, &input) else {
+            // A key that may not sign: the session query has to do.
+            return Ok(());
+        };
+        self.calling(true);
+        let mut buffer = zeroize::Zeroizing::new(vec![0; MAX_RESULT_LEN]);
+        let outcome = self.slot.module.enter().and_then(|_inside| {
+            let session = self.session.as_ref().map(|(session, _)| session);
+            self.slot.module.raw().run(
+                request.call,
+                session.ok_or_else(|| Failure::slot("no session"))?,
+                &request.mechanism,
+                place.handle,
+                &request.input,
+                &mut buffer,
+            )
+        });
+        self.calling(false);
+        let length = outcome?;
+        let good = buffer
+            .get(..length)
+            .and_then(|returned| mechanism::result(operation, key_type, returned))
+            .is_some_and(|result| public.verifies(operation, &input, &result));
+        if good {
+            Ok(())
+        } else {
+            Err(Failure::slot("a wrong signature"))
+        }
+    }
+
+    /// Uses the session, and sees whether the login still holds.
+    fn keep_alive(&mut self) {
+        self.calling(true);
+        let result = self.session_state();
+        self.calling(false);
+        match result {
+            Ok(SessionState::RoUser | SessionState::RwUser) => {}
+            Ok(_) if !self.logged_in => {}
+            Ok(_) => self.begin_recovery(),
+            Err(failure) => {
+                self.slot.note(&failure);
+                self.begin_recovery();
+            }
+        }
+    }
+
+    fn session_state(&self) -> Result<SessionState, Failure> {
+        let inside = self.slot.module.enter()?;
+        match &self.session {
+            Some((session, epoch)) if *epoch == inside.epoch => {
+                Ok(session.get_session_info()?.session_state())
+            }
+            _ => Err(Failure::slot("no session")),
+        }
+    }
+
+    fn begin_recovery(&mut self) {
+        self.slot.lock().phase = Phase::Recovering;
+        self.recover();
+    }
+
+    /// Asks for a session more, if some were refused a while ago.
+    fn regrow(&mut self) {
+        if self.grown.elapsed() < REGROW {
+            return;
+        }
+        self.grown = Instant::now();
+        let mut state = self.slot.lock();
+        if state.cap < self.slot.settings.sessions {
+            state.cap += 1;
+            let cap = state.cap;
+            state.limiter.set_cap(cap);
+            drop(state);
+            self.slot.staff();
+        }
+    }
+
+    /// Closes the session if it is of the present epoch, which logs out when it is the last.
+    fn close(&mut self) {
+        let Some((session, epoch)) = self.session.take() else {
+            return;
+        };
+        self.calling(true);
+        if let Ok(inside) = self.slot.module.enter()
+            && inside.epoch == epoch
+        {
+            // One that cannot be closed is as gone as one that can.
+            let _ = session.close();
+        }
+        self.calling(false);
+    }
+}

@@ -1,0 +1,596 @@
+//! A slot: its queue, its threads and what is known about it, under one lock.
+//!
+//! ```text
+//!  submit --> waiting (bounded) --+--> worker, the one that was busy last first (its session is warm)
+//!                                 |       |  C_SignInit, C_Sign, verify
+//!     limit not reached, ready ---+       v
+//!                                      complete --> answer | again from the front | to another slot
+//!  keeper:   holds the login, finds keys, probes, keeps alive          (keeper.rs)
+//!  watchdog: answers at the deadline, gives up threads that are stuck  (watchdog.rs)
+//! ```
+//!
+//! No call into a module is made, and no job is finished, while the lock is held.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use super::breaker::Breaker;
+use super::error::TokenFailure;
+use super::failure::Failure;
+use super::keeper::Command;
+use super::latency::Latencies;
+use super::limiter::Limiter;
+use super::mechanism::Abilities;
+use super::module::{Module, lock};
+use super::pin::Pin;
+use super::settings::{BreakerState, SlotSettings, SlotStatus};
+use super::ticket::{Parting, Retried, Ticket};
+use super::token_key::TokenKeyParts;
+use super::uri::TokenUri;
+use super::worker;
+use crate::job::Operation;
+use zeroize::Zeroizing;
+
+/// Whether requests are given to workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The keeper is logging in and finding keys; requests wait.
+    Recovering,
+    /// Requests run.
+    Ready,
+    /// The breaker is open; requests are refused.
+    Down,
+    /// The breaker is open and the keeper is trying the slot.
+    Probing,
+    /// The PIN was refused.
+    Terminal,
+    /// The slot is no longer used by anything.
+    Stopped,
+}
+
+/// Which token a slot holds, as the module told it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct TokenName {
+    pub(super) slot_id: u64,
+    pub(super) label: String,
+    pub(super) serial: String,
+}
+
+/// A key of a slot.
+#[derive(Debug)]
+pub(super) struct SlotKey {
+    /// How it is found again.
+    pub(super) uri: TokenUri,
+    /// Where it was found last.
+    pub(super) place: Mutex<Option<Place>>,
+    /// What it must be; unset until the first slot of the key has told it.
+    pub(super) spki: Mutex<Option<Arc<[u8]>>>,
+}
+
+/// Where a key is, until the slot's generation changes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) handle: u64,
+    pub(super) abilities: Abilities,
+}
+
+/// One slot of one module.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) module: Arc<Module>,
+    pub(super) settings: SlotSettings,
+    pub(super) keeper: Sender<Command>,
+    state: Mutex<State>,
+    /// Wakes the watchdog when there is something to watch.
+    pub(super) watch: Condvar,
+    /// Wakes workers that wait for their turn to open a session.
+    pub(super) opened: Condvar,
+}
+
+/// Everything that changes.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) phase: Phase,
+    pub(super) token: TokenName,
+    pub(super) waiting: VecDeque<Ticket>,
+    /// Workers without work, the last to become so at the end.
+    pub(super) idle: Vec<usize>,
+    pub(super) workers: BTreeMap<usize, Worker>,
+    next_worker: usize,
+    pub(super) in_flight: usize,
+    pub(super) limiter: Limiter,
+    /// How many workers there should be: what the settings and the token allow.
+    pub(super) cap: usize,
+    pub(super) sessions: usize,
+    /// Sessions that are being opened now.
+    pub(super) opening: usize,
+    pub(super) breaker: Breaker,
+    pub(super) generation: u64,
+    /// The module's epoch in which the keeper logged in.
+    pub(super) epoch: u64,
+    pub(super) keys: Vec<std::sync::Weak<SlotKey>>,
+    pub(super) pin: Option<Pin>,
+    /// The PIN that the token refused.
+    pub(super) refused: Option<(Pin, String)>,
+    /// Since when the keeper is in a call.
+    pub(super) keeper_call: Option<Instant>,
+    pub(super) watchdog_sleeps: bool,
+    pub(super) errors: BTreeMap<String, u64>,
+    pub(super) operations: u64,
+    pub(super) check_failures: u64,
+    pub(super) latencies: Latencies,
+}
+
+/// A thread of the pool, as the others see it.
+#[derive(Debug)]
+pub(super) struct Worker {
+    /// Wakes it.
+    pub(super) wake: Arc<Condvar>,
+    /// Work given to it while it was idle.
+    pub(super) handed: Option<Ticket>,
+    /// What it works on. The ticket leaves early when its deadline passes.
+    pub(super) current: Option<Current>,
+    /// Since when it is in a call into the module, or waits for its turn to make one.
+    pub(super) call: Option<Instant>,
+    /// It has been in one call for too long and was given up. It ends when the call returns.
+    pub(super) lost: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Current {
+    pub(super) ticket: Option<Ticket>,
+    pub(super) deadline: Instant,
+}
+
+/// What a worker takes along: all it needs without the lock.
+#[derive(Debug)]
+pub(super) struct Assignment {
+    pub(super) key: Arc<SlotKey>,
+    pub(super) parts: Arc<TokenKeyParts>,
+    pub(super) operation: Operation,
+    pub(super) input: Zeroizing<Vec<u8>>,
+    pub(super) deadline: Instant,
+    pub(super) generation: u64,
+    pub(super) retried: Retried,
+    pub(super) begun: Instant,
+}
+
+/// How a worker's task ended.
+#[derive(Debug)]
+pub(super) enum Ending<'a> {
+    /// With a result.
+    Done(&'a [u8]),
+    /// With an answer that another slot would not change.
+    Failed(TokenFailure),
+    /// It is to run again here, once the keeper has done this.
+    Again(Retried, Option<Command>),
+    /// The slot failed it.
+    SlotFailed,
+    /// The result was wrong.
+    Wrong,
+}
+
+/// What a worker does next.
+#[derive(Debug)]
+pub(super) enum Next {
+    Run(Assignment),
+    KeepAlive,
+    Exit,
+}
+
+impl Slot {
+    pub(super) fn new(
+        module: Arc<Module>,
+        settings: SlotSettings,
+        token: TokenName,
+        keeper: Sender<Command>,
+    ) -> Self {
+        let sessions = settings.sessions.max(1);
+        let start = settings.start_limit.unwrap_or(sessions);
+        let state = State {
+            phase: Phase::Recovering,
+            token,
+            waiting: VecDeque::new(),
+            idle: Vec::new(),
+            workers: BTreeMap::new(),
+            next_worker: 0,
+            in_flight: 0,
+            limiter: Limiter::new(start, sessions),
+            cap: sessions,
+            sessions: 0,
+            opening: 0,
+            breaker: Breaker::default(),
+            generation: 0,
+            epoch: 0,
+            keys: Vec::new(),
+            pin: None,
+            refused: None,
+            keeper_call: None,
+            watchdog_sleeps: false,
+            errors: BTreeMap::new(),
+            operations: 0,
+            check_failures: 0,
+            latencies: Latencies::default(),
+        };
+        Self {
+            module,
+            settings,
+            keeper,
+            state: Mutex::new(state),
+            watch: Condvar::new(),
+            opened: Condvar::new(),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// The phase, without waiting for the lock: for those who hold another slot's.
+    pub(super) fn phase_if_free(&self) -> Option<Phase> {
+        self.state.try_lock().ok().map(|state| state.phase)
+    }
+
+    /// Queues a request; gives it back when the queue is full or the slot takes none.
+    pub(super) fn submit(&self, ticket: Ticket) -> Result<(), Ticket> {
+        let mut state = self.lock();
+        let full = state.waiting.len() >= self.settings.queue_len();
+        if full || !state.phase.takes_requests() {
+            return Err(ticket);
+        }
+        state.waiting.push_back(ticket);
+        state.pump();
+        if state.watchdog_sleeps {
+            state.watchdog_sleeps = false;
+            self.watch.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits for work, as the worker `id`.
+    pub(super) fn next(&self, id: usize) -> Next {
+        let mut partings = Vec::new();
+        let next = self.next_or_part(id, &mut partings);
+        super::ticket::part(partings);
+        next
+    }
+
+    fn next_or_part(&self, id: usize, partings: &mut Vec<Parting>) -> Next {
+        let mut state = self.lock();
+        loop {
+            let surplus = state.workers.len() > state.cap && state.workers.len() > 1;
+            let Some(worker) = state.workers.get_mut(&id) else {
+                return Next::Exit;
+            };
+            if worker.lost || (surplus && worker.handed.is_none()) {
+                return Next::Exit;
+            }
+            let handed = worker.handed.take();
+            let wake = Arc::clone(&worker.wake);
+            if let Some(ticket) = handed.or_else(|| state.take_waiting(partings)) {
+                if let Some(assignment) = state.assign(id, ticket, partings) {
+                    return Next::Run(assignment);
+                }
+                continue;
+            }
+            if state.phase == Phase::Stopped {
+                return Next::Exit;
+            }
+            if !partings.is_empty() {
+                // Answer them before going to sleep.
+                drop(state);
+                super::ticket::part(std::mem::take(partings));
+                state = self.lock();
+                continue;
+            }
+            state.idle.push(id);
+            let (after, timeout) = wake
+                .wait_timeout(state, self.settings.keepalive)
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            state = after;
+            let at = state.idle.iter().position(|idle| *idle == id);
+            let still_idle = at.map(|at| state.idle.remove(at)).is_some();
+            if timeout.timed_out() && still_idle && state.phase == Phase::Ready {
+                return Next::KeepAlive;
+            }
+        }
+    }
+
+    /// Notes that a call into the module begins. False when a worker's request was answered meanwhile.
+    pub(super) fn calling(&self, id: usize) -> bool {
+        let mut state = self.lock();
+        let Some(worker) = state.workers.get_mut(&id) else {
+            return false;
+        };
+        worker.call = Some(Instant::now());
+        worker
+            .current
+            .as_ref()
+            .is_some_and(|current| current.ticket.is_some())
+    }
+
+    /// Notes that the call has returned. False when the worker was given up meanwhile.
+    pub(super) fn returned(&self, id: usize) -> bool {
+        let mut state = self.lock();
+        let Some(worker) = state.workers.get_mut(&id) else {
+            return false;
+        };
+        worker.call = None;
+        !worker.lost
+    }
+
+    /// A worker's task has ended.
+    pub(super) fn complete(&self, id: usize, begun: Instant, ending: Ending<'_>) {
+        let mut partings = Vec::new();
+        let answer = {
+            let mut state = self.lock();
+            let waited = !state.waiting.is_empty();
+            let in_flight = state.in_flight;
+            let Some(worker) = state.workers.get_mut(&id) else {
+                return;
+            };
+            worker.call = None;
+            let ticket = worker.current.take().and_then(|current| current.ticket);
+            if !worker.lost {
+                state.in_flight = in_flight.saturating_sub(1);
+            }
+            let answer = match ending {
+                Ending::Done(output) => {
+                    state.succeeded(begun.elapsed(), in_flight, waited);
+                    ticket.map(|ticket| (ticket, Ok(output)))
+                }
+                Ending::Failed(failure) => ticket.map(|ticket| (ticket, Err(failure))),
+                Ending::Again(retried, command) => {
+                    if let Some(mut ticket) = ticket {
+                        ticket.retried = retried;
+                        state.again(ticket, &mut partings);
+                    }
+                    if let Some(command) = command {
+                        state.recover(&self.keeper, command);
+                    }
+                    None
+                }
+                Ending::SlotFailed | Ending::Wrong => {
+                    state.check_failures += u64::from(matches!(ending, Ending::Wrong));
+                    state.slot_failed(&mut partings);
+                    partings.extend(ticket.map(Parting::Elsewhere));
+                    None
+                }
+            };
+            state.pump();
+            answer
+        };
+        if let Some((ticket, outcome)) = answer {
+            ticket.job.finish(outcome);
+        }
+        super::ticket::part(partings);
+    }
+
+    /// Counts an error by its name.
+    pub(super) fn note(&self, failure: &Failure) {
+        self.lock().note(&failure.name);
+    }
+
+    /// Starts workers until there are as many as there should be.
+    pub(super) fn staff(self: &Arc<Self>) {
+        let mut state = self.lock();
+        let most = self.settings.sessions.max(1).saturating_mul(2);
+        while state.workers.len() < most
+            && state.workers.values().filter(|worker| !worker.lost).count() < state.cap
+            && state.phase != Phase::Stopped
+        {
+            let id = state.next_worker;
+            state.next_worker += 1;
+            state.workers.insert(
+                id,
+                Worker {
+                    wake: Arc::new(Condvar::new()),
+                    handed: None,
+                    current: None,
+                    call: None,
+                    lost: false,
+                },
+            );
+            let slot = Arc::clone(self);
+            let name = format!("hsm-{}-{id}", state.token.slot_id);
+            let started = std::thread::Builder::new()
+                .name(name)
+                .spawn(move || worker::run(&slot, id));
+            if started.is_err() {
+                state.workers.remove(&id);
+                state.note("no thread");
+                return;
+            }
+        }
+    }
+
+    /// What the slot looks like now.
+    pub(super) fn status(&self) -> SlotStatus {
+        let state = self.lock();
+        let (p50, p99) = state.latencies.p50_and_p99();
+        SlotStatus {
+            module: self.module.path().to_owned(),
+            slot_id: state.token.slot_id,
+            token_label: state.token.label.clone(),
+            serial: state.token.serial.clone(),
+            breaker: match (state.phase, state.breaker.until()) {
+                (Phase::Terminal, _) => BreakerState::Terminal,
+                (Phase::Probing, _) => BreakerState::HalfOpen,
+                (_, Some(until)) => BreakerState::Open { until },
+                _ => BreakerState::Closed,
+            },
+            ready: state.phase == Phase::Ready,
+            generation: state.generation,
+            sessions: state.sessions,
+            limit: state.limiter.limit(),
+            in_flight: state.in_flight,
+            queued: state.waiting.len(),
+            stuck_threads: state.stuck(self.settings.call_timeout),
+            errors: state.errors.clone().into_iter().collect(),
+            operations: state.operations,
+            check_failures: state.check_failures,
+            p50,
+            p99,
+        }
+    }
+
+    /// Ends the slot: refuses what waits, and lets its threads go when their calls return.
+    pub(super) fn stop(&self) {
+        let mut partings = Vec::new();
+        let mut state = self.lock();
+        state.phase = Phase::Stopped;
+        state.refuse_waiting(&mut partings);
+        for worker in state.workers.values() {
+            worker.wake.notify_one();
+        }
+        self.watch.notify_one();
+        drop(state);
+        // A keeper that is gone needs no telling.
+        let _ = self.keeper.send(Command::Stop);
+        super::ticket::part(partings);
+    }
+}
+
+impl Phase {
+    pub(super) const fn takes_requests(self) -> bool {
+        matches!(self, Self::Ready | Self::Recovering)
+    }
+}
+
+impl State {
+    /// The next request that is still wanted, if one may start.
+    fn take_waiting(&mut self, partings: &mut Vec<Parting>) -> Option<Ticket> {
+        if self.phase != Phase::Ready || self.in_flight >= self.limiter.limit() {
+            return None;
+        }
+        let now = Instant::now();
+        while let Some(ticket) = self.waiting.pop_front() {
+            if ticket.job.deadline() > now {
+                self.in_flight += 1;
+                return Some(ticket);
+            }
+            partings.push(Parting::Answer(ticket, TokenFailure::Deadline));
+        }
+        None
+    }
+
+    /// Gives what waits to idle workers, the last to become idle first.
+    pub(super) fn pump(&mut self) {
+        let free = self.limiter.limit().saturating_sub(self.in_flight);
+        if self.phase != Phase::Ready {
+            return;
+        }
+        for _ in 0..free.min(self.waiting.len()) {
+            let Some(id) = self.idle.pop() else { return };
+            let ticket = self.waiting.pop_front();
+            if let Some(worker) = self.workers.get_mut(&id) {
+                worker.handed = ticket;
+                worker.wake.notify_one();
+                self.in_flight += 1;
+            } else if let Some(ticket) = ticket {
+                self.waiting.push_front(ticket);
+            }
+        }
+    }
+
+    /// Makes a request the current one of a worker.
+    fn assign(
+        &mut self,
+        id: usize,
+        ticket: Ticket,
+        partings: &mut Vec<Parting>,
+    ) -> Option<Assignment> {
+        let now = Instant::now();
+        let Some(route) = ticket.routes.at(ticket.at) else {
+            self.in_flight -= 1;
+            partings.push(Parting::Answer(ticket, TokenFailure::Unavailable));
+            return None;
+        };
+        let assignment = Assignment {
+            key: Arc::clone(&route.key),
+            parts: Arc::clone(&ticket.routes.parts),
+            operation: ticket.job.operation(),
+            input: Zeroizing::new(ticket.job.input().to_vec()),
+            deadline: ticket.job.deadline(),
+            generation: self.generation,
+            retried: ticket.retried,
+            begun: now,
+        };
+        let worker = self.workers.get_mut(&id)?;
+        worker.current = Some(Current {
+            deadline: assignment.deadline,
+            ticket: Some(ticket),
+        });
+        worker.call = Some(now);
+        Some(assignment)
+    }
+
+    fn succeeded(&mut self, latency: Duration, in_flight: usize, waited: bool) {
+        self.operations += 1;
+        self.latencies.add(latency);
+        self.limiter.completed(latency, in_flight, waited);
+    }
+
+    /// Puts a request back to the front, if the slot still takes any.
+    fn again(&mut self, ticket: Ticket, partings: &mut Vec<Parting>) {
+        if self.phase.takes_requests() {
+            self.waiting.push_front(ticket);
+        } else {
+            partings.push(Parting::Elsewhere(ticket));
+        }
+    }
+
+    /// Has the keeper log in again; requests wait meanwhile.
+    pub(super) fn recover(&mut self, keeper: &Sender<Command>, command: Command) {
+        let current = match command {
+            Command::Recover(generation) => generation == self.generation,
+            Command::Initialize(epoch) => epoch == self.epoch,
+            _ => false,
+        };
+        if self.phase == Phase::Ready && current {
+            self.phase = Phase::Recovering;
+            // Without a keeper the slot is stopping.
+            let _ = keeper.send(command);
+        }
+    }
+
+    /// Counts a failure of the slot, and shuts it when that was one too many.
+    pub(super) fn slot_failed(&mut self, partings: &mut Vec<Parting>) {
+        if self.breaker.failed(Instant::now()) {
+            self.shut(Phase::Down, partings);
+        }
+    }
+
+    /// Stops giving out work, and sends away what waits.
+    pub(super) fn shut(&mut self, phase: Phase, partings: &mut Vec<Parting>) {
+        if self.phase != Phase::Stopped {
+            self.phase = phase;
+        }
+        partings.extend(self.waiting.drain(..).map(Parting::Elsewhere));
+    }
+
+    fn refuse_waiting(&mut self, partings: &mut Vec<Parting>) {
+        let refuse = |ticket| Parting::Answer(ticket, TokenFailure::Unavailable);
+        partings.extend(self.waiting.drain(..).map(refuse));
+    }
+
+    pub(super) fn note(&mut self, name: &str) {
+        *self.errors.entry(name.to_owned()).or_default() += 1;
+    }
+
+    /// Threads that are in a call which should have returned.
+    pub(super) fn stuck(&self, call_timeout: Duration) -> usize {
+        let lost = self.workers.values().filter(|worker| worker.lost).count();
+        let keeper = self
+            .keeper_call
+            .is_some_and(|since| since.elapsed() > call_timeout);
+        lost + usize::from(keeper)
+    }
+
+    /// How busy the slot is, in thousandths of its limit.
+    pub(super) fn load(&self) -> usize {
+        (self.waiting.len() + self.in_flight) * 1000 / self.limiter.limit().max(1)
+    }
+}

@@ -1,0 +1,341 @@
+//! A thread of a slot's pool, with one session of its own.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use cryptoki::session::Session;
+use cryptoki::slot::Slot as SlotId;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::breaker::jittered;
+use super::error::TokenFailure;
+use super::failure::{Class, Failure};
+use super::keeper::Command;
+use super::mechanism::{self, MAX_RESULT_LEN};
+use super::module::lock;
+use super::slot::{Assignment, Ending, Next, Phase, Slot};
+use super::ticket::{Retried, part};
+use crate::error::JobError;
+
+/// At most so many sessions are being opened at once: some devices fail when all come together.
+const OPENING: usize = 8;
+/// First pause before a busy device is asked again; it doubles up to the second.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The main function of a worker.
+pub(super) fn run(slot: &Arc<Slot>, id: usize) {
+    let mut worker = Worker {
+        slot,
+        id,
+        session: None,
+        buffer: Zeroizing::new(vec![0; MAX_RESULT_LEN]),
+    };
+    // A session that cannot be opened now is opened with the first request.
+    slot.calling(id);
+    let opened = worker.open();
+    slot.returned(id);
+    if let Err(failure) = opened {
+        slot.note(&failure);
+    }
+    loop {
+        match slot.next(id) {
+            Next::Run(assignment) => worker.serve(&assignment),
+            Next::KeepAlive => {
+                slot.calling(id);
+                worker.keep_alive();
+                slot.returned(id);
+            }
+            Next::Exit => break,
+        }
+    }
+    slot.calling(id);
+    worker.drop_session();
+    let mut state = slot.lock();
+    state.workers.remove(&id);
+    state.idle.retain(|idle| *idle != id);
+}
+
+struct Worker<'a> {
+    slot: &'a Arc<Slot>,
+    id: usize,
+    session: Option<(Session, u64)>,
+    buffer: Zeroizing<Vec<u8>>,
+}
+
+/// An operation that failed, and what the class of the failure asks for.
+enum Stop {
+    Failure(Failure),
+    /// The token's result did not verify.
+    Wrong,
+    /// The token has no mechanism for it.
+    NoMechanism,
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl Worker<'_> {
+    /// Runs one request to its end on this slot.
+    fn serve(&mut self, assignment: &Assignment) {
+        let mut retried = assignment.retried;
+        let mut pause = FIRST_PAUSE;
+        let mut first = true;
+        loop {
+            if !first && !self.slot.calling(self.id) {
+                // Its deadline has passed and it was answered.
+                self.slot.complete(
+                    self.id,
+                    assignment.begun,
+                    Ending::Failed(TokenFailure::Deadline),
+                );
+                return;
+            }
+            first = false;
+            let attempt = self.attempt(assignment);
+            let kept = self.slot.returned(self.id);
+            let ending = match attempt {
+                Ok(output) => {
+                    self.slot
+                        .complete(self.id, assignment.begun, Ending::Done(&output));
+                    return;
+                }
+                Err(Stop::Wrong) => Ending::Wrong,
+                Err(Stop::NoMechanism) => Ending::Failed(TokenFailure::Job(JobError::WrongKey)),
+                Err(Stop::Failure(failure)) => {
+                    self.slot.note(&failure);
+                    if !kept {
+                        self.slot
+                            .complete(self.id, assignment.begun, Ending::SlotFailed);
+                        return;
+                    }
+                    match self.decide(&failure, assignment, &mut retried, &mut pause) {
+                        Some(ending) => ending,
+                        None => continue,
+                    }
+                }
+            };
+            self.slot.complete(self.id, assignment.begun, ending);
+            return;
+        }
+    }
+
+    /// The table of `failure.rs`; `None` to try again at once.
+    fn decide(
+        &mut self,
+        failure: &Failure,
+        assignment: &Assignment,
+        retried: &mut Retried,
+        pause: &mut Duration,
+    ) -> Option<Ending<'static>> {
+        match failure.class {
+            Class::Caller => Some(Ending::Failed(TokenFailure::Job(if failure.input {
+                JobError::Input
+            } else {
+                JobError::Failed
+            }))),
+            Class::Session if !retried.session => {
+                retried.session = true;
+                self.drop_session();
+                None
+            }
+            Class::Login if !retried.login => {
+                retried.login = true;
+                let command = Command::Recover(assignment.generation);
+                Some(Ending::Again(*retried, Some(command)))
+            }
+            Class::Library if !retried.library => {
+                retried.library = true;
+                let epoch = self.session.as_ref().map_or(0, |(_, epoch)| *epoch);
+                Some(Ending::Again(*retried, Some(Command::Initialize(epoch))))
+            }
+            Class::Busy => self.wait_while_busy(assignment.deadline, pause),
+            Class::Terminal => {
+                self.refuse_for_good(failure);
+                Some(Ending::SlotFailed)
+            }
+            Class::Session | Class::Login | Class::Library | Class::Slot => {
+                // Whatever state the session is in, a new one is in a better one.
+                self.drop_session();
+                Some(Ending::SlotFailed)
+            }
+        }
+    }
+
+    /// Asks for less at once, and waits a little; an ending when the deadline is too near for that.
+    fn wait_while_busy(
+        &mut self,
+        deadline: Instant,
+        pause: &mut Duration,
+    ) -> Option<Ending<'static>> {
+        let wait = jittered(*pause);
+        *pause = (*pause * 2).min(LONGEST_PAUSE);
+        let mut state = self.slot.lock();
+        state.limiter.shrink();
+        if Instant::now() + wait >= deadline || state.phase == Phase::Stopped {
+            return Some(Ending::Failed(TokenFailure::Busy));
+        }
+        let wake = state
+            .workers
+            .get(&self.id)
+            .map(|worker| Arc::clone(&worker.wake));
+        if let Some(wake) = wake {
+            // Woken early, by a stop, it finds out on its next turn.
+            drop(wake.wait_timeout(state, wait));
+        }
+        None
+    }
+
+    /// One try: a session, two calls, and the check of what came back.
+    fn attempt(&mut self, assignment: &Assignment) -> Result<Zeroizing<Vec<u8>>, Stop> {
+        let parts = &assignment.parts;
+        let place = *lock(&assignment.key.place);
+        let place = place.ok_or_else(|| Failure::slot("key not on the token"))?;
+        let request = mechanism::request(
+            assignment.operation,
+            parts.key_type,
+            place.abilities,
+            &assignment.input,
+        )
+        .map_err(|_| Stop::NoMechanism)?;
+        self.open()?;
+        let outcome = {
+            let inside = self.slot.module.enter()?;
+            match &self.session {
+                Some((session, epoch)) if *epoch == inside.epoch => self.slot.module.raw().run(
+                    request.call,
+                    session,
+                    &request.mechanism,
+                    place.handle,
+                    &request.input,
+                    &mut self.buffer,
+                ),
+                // Initialized again a moment ago.
+                _ => Err(Failure {
+                    class: Class::Session,
+                    ..Failure::slot("session of an earlier start")
+                }),
+            }
+        };
+        let length = outcome?;
+        let returned = self.buffer.get_mut(..length).ok_or(Stop::Wrong)?;
+        let result = mechanism::result(assignment.operation, parts.key_type, returned);
+        returned.zeroize();
+        let result = result.ok_or(Stop::Wrong)?;
+        if parts
+            .public
+            .verifies(assignment.operation, &assignment.input, &result)
+        {
+            Ok(result)
+        } else {
+            Err(Stop::Wrong)
+        }
+    }
+
+    /// Makes sure that there is a session of the module's present epoch.
+    fn open(&mut self) -> Result<(), Failure> {
+        let opening = self.slot.module.enter()?;
+        if self
+            .session
+            .as_ref()
+            .is_some_and(|(_, epoch)| *epoch == opening.epoch)
+        {
+            return Ok(());
+        }
+        drop(opening);
+        self.forget_session();
+        let mut state = self.slot.lock();
+        while state.opening >= OPENING {
+            state = self
+                .slot
+                .opened
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.opening += 1;
+        let slot_id = state.token.slot_id;
+        drop(state);
+        let result = self.open_in(slot_id);
+        let mut state = self.slot.lock();
+        state.opening -= 1;
+        self.slot.opened.notify_one();
+        match result {
+            Ok(opened) => {
+                state.sessions += 1;
+                self.session = Some(opened);
+                Ok(())
+            }
+            Err(failure) => {
+                if failure.name == "CKR_SESSION_COUNT" {
+                    // This is all that the token gives: fewer workers.
+                    let cap = state.sessions.max(1);
+                    state.cap = cap;
+                    state.limiter.set_cap(cap);
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn open_in(&self, slot_id: u64) -> Result<(Session, u64), Failure> {
+        let inside = self.slot.module.enter()?;
+        let slot_id = SlotId::try_from(slot_id).map_err(Failure::from)?;
+        let session = self
+            .slot
+            .module
+            .context()
+            .open_ro_session_no_drop(slot_id)?;
+        Ok((session, inside.epoch))
+    }
+
+    /// Closes the session, if it is of the present epoch.
+    fn drop_session(&mut self) {
+        let Some((session, epoch)) = self.session.take() else {
+            return;
+        };
+        self.slot.lock().sessions -= 1;
+        if let Ok(inside) = self.slot.module.enter()
+            && inside.epoch == epoch
+        {
+            // One that cannot be closed is as gone as one that can.
+            let _ = session.close();
+        }
+    }
+
+    /// Drops a session whose epoch has passed: its number may be another's now.
+    fn forget_session(&mut self) {
+        if self.session.take().is_some() {
+            self.slot.lock().sessions -= 1;
+        }
+    }
+
+    /// Uses the session, so that the device does not take it away.
+    fn keep_alive(&mut self) {
+        let result = {
+            match (self.slot.module.enter(), &self.session) {
+                (Ok(inside), Some((session, epoch))) if inside.epoch == *epoch => {
+                    session.get_session_info().map_err(Failure::from)
+                }
+                _ => return,
+            }
+        };
+        if let Err(failure) = result {
+            self.slot.note(&failure);
+            self.drop_session();
+        }
+    }
+
+    fn refuse_for_good(&self, failure: &Failure) {
+        let mut partings = Vec::new();
+        let mut state = self.slot.lock();
+        if let Some(pin) = state.pin.clone() {
+            state.refused = Some((pin, failure.name.clone()));
+        }
+        state.shut(Phase::Terminal, &mut partings);
+        drop(state);
+        part(partings);
+    }
+}
