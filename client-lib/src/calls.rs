@@ -354,7 +354,7 @@ impl Calls {
     }
 }
 
-fn outcome(reply: Reply<'_>) -> Result<Vec<u8>, Error> {
+pub(crate) fn outcome(reply: Reply<'_>) -> Result<Vec<u8>, Error> {
     match reply.outcome {
         Ok(output) => Ok(output.to_vec()),
         Err(ErrorCode::Busy) => Err(Error::Busy {

@@ -3,15 +3,20 @@
 
 mod algorithm;
 mod backoff;
+pub mod blocking;
 mod builder;
 mod calls;
+mod capabilities;
 mod client;
 pub mod conn;
 mod der;
 mod driver;
 pub mod error;
+mod fleet;
 mod key;
 mod link;
+mod observe;
+mod operation;
 mod tls;
 
 pub use algorithm::SignatureAlgorithm;
@@ -21,4 +26,6 @@ pub use conn::Connection;
 pub use error::{ConfigError, Error, Fault};
 pub use key::KeyId;
 pub use keyless_protocol::{ErrorCode, KeyEntry, KeyList, Opcode, Reply, Request, ServerInfo, Ski};
+pub use observe::{Event, Observer};
+pub use operation::Operation;
 pub use tls::TlsIdentity;

@@ -6,6 +6,7 @@
     reason = "a test: failures are panics, patterns of bytes may wrap, doc tests share `support`"
 )]
 
+mod blocking;
 mod faults;
 mod load;
 mod stock;

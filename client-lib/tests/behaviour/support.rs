@@ -266,7 +266,14 @@ impl Server {
         versions: &[&'static rustls::SupportedProtocolVersion],
         script: impl Fn(&Frame) -> Vec<Act> + Send + Sync + 'static,
     ) -> Self {
-        let pki = Arc::new(Pki::new());
+        Self::under(Arc::new(Pki::new()), versions, script).await
+    }
+
+    async fn under(
+        pki: Arc<Pki>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        script: impl Fn(&Frame) -> Vec<Act> + Send + Sync + 'static,
+    ) -> Self {
         let tls = Arc::new(pki.server_config(versions));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -302,7 +309,15 @@ impl Server {
     pub async fn scripted(
         script: impl Fn(&Frame) -> Option<Vec<Act>> + Send + Sync + 'static,
     ) -> Self {
-        Self::new(&[&rustls::version::TLS13], move |frame| {
+        Self::scripted_under(&Arc::new(Pki::new()), script).await
+    }
+
+    /// As [`Self::scripted`], with a certificate of the authority of another server.
+    pub async fn scripted_under(
+        pki: &Arc<Pki>,
+        script: impl Fn(&Frame) -> Option<Vec<Act>> + Send + Sync + 'static,
+    ) -> Self {
+        Self::under(Arc::clone(pki), &[&rustls::version::TLS13], move |frame| {
             script(frame).unwrap_or_else(|| vec![Act::Send(extended_answer(frame))])
         })
         .await
@@ -347,7 +362,16 @@ impl Server {
     /// Listens again on the same address.
     pub async fn restart(&mut self) {
         self.alive = watch::channel(true).0;
-        self.listen(TcpListener::bind(self.address).await.unwrap());
+        // The old listener is dropped by its own task, which may take a moment.
+        let mut tries = 0;
+        let listener = loop {
+            match TcpListener::bind(self.address).await {
+                Err(_) if tries < 500 => tokio::time::sleep(Duration::from_millis(10)).await,
+                bound => break bound.unwrap(),
+            }
+            tries += 1;
+        };
+        self.listen(listener);
     }
 
     fn listen(&self, listener: TcpListener) {

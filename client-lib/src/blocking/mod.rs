@@ -1,0 +1,429 @@
+//! A client for code that waits: C libraries, PKCS#11 modules, TLS stacks with synchronous signers.
+//!
+//! [`Client`] takes the same decisions about servers as the async [`crate::Pool`] and needs no
+//! runtime. It has no thread either, until something is submitted with a callback: whoever waits for
+//! an answer does the input and output meanwhile, for all who wait. It connects with its first call.
+//!
+//! # Forks
+//!
+//! A client may be used on both sides of a `fork`. The child drops the sockets it inherited without a
+//! TLS close, since they are the parent's, and connects anew with its next call. Calls that other
+//! threads of the parent were making at that moment go on in the parent only.
+
+mod core;
+mod line;
+mod resolving;
+mod seat;
+mod waiter;
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use keyless_protocol::{ErrorCode, KeyEntry, KeyList, ServerInfo};
+use mio::{Poll, Token, Waker};
+
+use self::core::Core;
+use self::line::Setting;
+use self::seat::{Seat, WAKE};
+use crate::algorithm::SignatureAlgorithm;
+use crate::error::{ConfigError, Error};
+use crate::fleet::Fleet;
+use crate::key::KeyId;
+use crate::observe::{Observer, Silent};
+use crate::operation::Operation;
+use crate::tls::TlsIdentity;
+
+/// Names a call within one client. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct CallId(u64);
+
+/// Told of the outcome of a submitted call.
+type Callback = Box<dyn FnOnce(Result<Vec<u8>, Error>) + Send>;
+
+/// The settings of a [`Client`], each with a default that suits a TLS terminator.
+#[derive(Clone)]
+#[must_use]
+pub struct ClientBuilder {
+    servers: Vec<(String, u16)>,
+    server_name: String,
+    identity: TlsIdentity,
+    deadline: Duration,
+    connect_limit: Duration,
+    silence: Duration,
+    queue: usize,
+    hedging: bool,
+    observer: Arc<dyn Observer>,
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("servers", &self.servers)
+            .field("server_name", &self.server_name)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientBuilder {
+    /// Adds a server, `host:port`. A name is looked up at each attempt to connect.
+    pub fn server(mut self, address: impl Into<String>) -> Self {
+        self.servers.push((address.into(), 0));
+        self
+    }
+
+    /// Adds a server that is used only while none of the others can be: one in another zone.
+    pub fn distant_server(mut self, address: impl Into<String>) -> Self {
+        self.servers.push((address.into(), 1));
+        self
+    }
+
+    /// How long a call may take, all told. Default 2 s.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// How long one attempt to connect may take, the TLS handshake included. Default 1 s.
+    pub fn connect_limit(mut self, limit: Duration) -> Self {
+        self.connect_limit = limit;
+        self
+    }
+
+    /// How long a server may leave a question about its health unanswered before its connection is
+    /// given up and made anew. Default 5 s. It gets no calls long before that.
+    pub fn silence(mut self, silence: Duration) -> Self {
+        self.silence = silence;
+        self
+    }
+
+    /// Calls on their way at once. With more, calls fail with [`Error::Overloaded`] at once.
+    /// Default 4,096.
+    pub fn queue(mut self, calls: usize) -> Self {
+        self.queue = calls;
+        self
+    }
+
+    /// Whether a signature that takes longer than 95 of 100 others is asked of a second server as
+    /// well. Default: yes. Decryptions never are.
+    pub fn hedging(mut self, enabled: bool) -> Self {
+        self.hedging = enabled;
+        self
+    }
+
+    /// Who is told what happens to the servers.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    /// The client. Nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] without a server, for an address without a port, or for a server name that is
+    /// none.
+    pub fn build(self) -> Result<Client, ConfigError> {
+        TlsIdentity::server_name(&self.server_name)?;
+        if self.servers.is_empty() {
+            return Err(ConfigError::new("no server is given; name at least one"));
+        }
+        for (address, _) in &self.servers {
+            let port = address
+                .rsplit_once(':')
+                .map(|(_, port)| port.parse::<u16>());
+            if !matches!(port, Some(Ok(_))) {
+                return Err(ConfigError::new(format_args!(
+                    "`{address}` is no address of a server; expected `host:port`"
+                )));
+            }
+        }
+        let deadline = self.deadline;
+        Ok(Client {
+            handle: Arc::new(Handle {
+                builder: self,
+                seat: ArcSwapOption::empty(),
+                opening: Mutex::new(()),
+            }),
+            deadline,
+        })
+    }
+
+    /// The parts of a client in this process.
+    fn open(&self) -> Result<Arc<Seat>, Error> {
+        let failed = |error: io::Error| Error::network("setting up the client", error);
+        let now = Instant::now();
+        let poll = Poll::new().map_err(failed)?;
+        let registry = poll.registry().try_clone().map_err(failed)?;
+        let waker = Arc::new(Waker::new(&registry, Token(WAKE)).map_err(failed)?);
+        let setting = Setting {
+            // Its own store of TLS sessions: processes do not share tickets.
+            identity: self.identity.resumption(true),
+            server_name: self.server_name.clone(),
+            connect_limit: self.connect_limit,
+            silence: self.silence,
+        };
+        let fleet = Fleet::new(self.hedging, Arc::clone(&self.observer), now);
+        let core = Core::new(
+            setting,
+            fleet,
+            &self.servers,
+            self.queue,
+            registry,
+            waker,
+            now,
+        );
+        Ok(Arc::new(Seat::new(poll, core)))
+    }
+}
+
+/// A client of one or more key servers that all hold the same keys.
+///
+/// Clones share connections, and any number of threads may call at once. When the last clone is
+/// dropped, the connections are closed and the client's thread, if it had one, has ended.
+///
+/// ```no_run
+/// use keyserver_client::{KeyId, SignatureAlgorithm, TlsIdentity, blocking::Client};
+///
+/// let identity = TlsIdentity::from_files("ca.pem", "edge-1.pem", "edge-1-key.pem")?;
+/// let client = Client::builder("keys.internal", identity)
+///     .server("keys-1.internal:2407")
+///     .server("keys-2.internal:2407")
+///     .build()?;
+///
+/// let key = KeyId::from_certificate(&std::fs::read("shop.pem")?)?;
+/// let hash = [0x11; 32]; // SHA-256 of what is to be signed
+/// let signature = client.sign(&key, SignatureAlgorithm::EcdsaSha256, &hash)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// The documentation of [`Client::submit`] has an example of calls with callbacks.
+#[derive(Clone)]
+pub struct Client {
+    handle: Arc<Handle>,
+    deadline: Duration,
+}
+
+/// What clones share.
+struct Handle {
+    builder: ClientBuilder,
+    /// Made with the first call, and again in a forked process.
+    seat: ArcSwapOption<Seat>,
+    /// Held while `seat` is made, for as long as that takes: it does not wait for anything.
+    opening: Mutex<()>,
+}
+
+impl Handle {
+    /// The seat of this process.
+    fn seat(&self) -> Result<Arc<Seat>, Error> {
+        let own = |seat: &Arc<Seat>| seat.pid == std::process::id();
+        if let Some(seat) = self.seat.load_full().filter(own) {
+            return Ok(seat);
+        }
+        // Another thread of the parent may have held this lock at the moment of the fork. Then two
+        // threads of this process may make a seat each, and one of the two wins.
+        let inherited = self.seat.load().is_some();
+        let _opening =
+            (!inherited).then(|| self.opening.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(seat) = self.seat.load_full().filter(own) {
+            return Ok(seat);
+        }
+        let seat = self.builder.open()?;
+        if let Some(inherited) = self.seat.swap(Some(Arc::clone(&seat))) {
+            inherited.abandon();
+        }
+        Ok(seat)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let Some(seat) = self.seat.swap(None) else {
+            return;
+        };
+        if seat.pid == std::process::id() {
+            seat.close();
+        } else {
+            seat.abandon();
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("deadline", &self.deadline)
+            .field("servers", &self.handle.builder.servers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Starts the description of a client. `server_name` is the name that the servers' certificates
+    /// must be for.
+    pub fn builder(server_name: impl Into<String>, identity: TlsIdentity) -> ClientBuilder {
+        ClientBuilder {
+            servers: Vec::new(),
+            server_name: server_name.into(),
+            identity,
+            deadline: Duration::from_secs(2),
+            connect_limit: Duration::from_secs(1),
+            silence: Duration::from_secs(5),
+            queue: 4096,
+            hedging: true,
+            observer: Arc::new(Silent),
+        }
+    }
+
+    /// The same client with another deadline for its calls.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self {
+            handle: Arc::clone(&self.handle),
+            deadline,
+        }
+    }
+
+    /// The deadline of calls made through this handle.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// Makes a call and waits for its outcome, at most until the deadline. Without any server to
+    /// connect to it fails as soon as all have been tried.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn call(&self, operation: Operation) -> Result<Vec<u8>, Error> {
+        self.handle.seat()?.call(operation, self.deadline)
+    }
+
+    /// Makes a call and returns at once. `done` gets the outcome, exactly once, on a thread of the
+    /// client's or of another caller: it must not block, and may submit further calls. A call that
+    /// fails here is not begun, and `done` is dropped.
+    ///
+    /// The first call of this method starts the client's thread.
+    ///
+    /// ```
+    /// # mod support { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/behaviour/support.rs")); }
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = support::Server::extended().await;
+    /// # let (address, identity) = (server.address(), server.identity());
+    /// use keyserver_client::{Operation, blocking::Client};
+    ///
+    /// let client = Client::builder("localhost", identity).server(address).build()?;
+    /// let (sender, receiver) = std::sync::mpsc::channel();
+    /// client.submit(Operation::ping(b"hello"), move |outcome| {
+    ///     let _ = sender.send(outcome);
+    /// })?;
+    /// # tokio::task::spawn_blocking(move || {
+    /// assert_eq!(receiver.recv().unwrap().unwrap(), b"hello");
+    /// # drop(client) }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Overloaded`] when as many calls as the client may hold are on their way.
+    pub fn submit(
+        &self,
+        operation: Operation,
+        done: impl FnOnce(Result<Vec<u8>, Error>) + Send + 'static,
+    ) -> Result<(), Error> {
+        let seat = self.handle.seat()?;
+        seat.submit(operation, self.deadline, Box::new(done))
+    }
+
+    /// Calls of this process that are on their way now.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.handle.seat.load().as_ref().map_or(0, |seat| {
+            if seat.pid == std::process::id() {
+                seat.in_flight()
+            } else {
+                0
+            }
+        })
+    }
+
+    /// Signs a hash (with [`SignatureAlgorithm::Ed25519`] a message).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Input`] for a hash of the wrong length; [`Error::Refused`] when the server does not
+    /// have the key, does not grant its use, or the algorithm does not fit it; any other [`Error`].
+    pub fn sign(
+        &self,
+        key: &KeyId,
+        algorithm: SignatureAlgorithm,
+        hash_or_message: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        self.call(Operation::sign(key, algorithm, hash_or_message)?)
+    }
+
+    /// RSA-decrypts and returns the whole block with its padding still on (opcode 0x01).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] when the server does not grant it or the input does not fit the key; any
+    /// other [`Error`].
+    pub fn decrypt(&self, key: &KeyId, ciphertext: &[u8]) -> Result<Vec<u8>, Error> {
+        self.call(Operation::decrypt(key, ciphertext))
+    }
+
+    /// Sends bytes to one of the servers and returns what came back, which is the same bytes.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`]; [`Error::Protocol`] when other bytes come back.
+    pub fn ping(&self, payload: &[u8]) -> Result<Vec<u8>, Error> {
+        let echo = self.call(Operation::ping(payload))?;
+        if echo != payload {
+            return Err(Error::protocol("the answer to a ping is not what was sent"));
+        }
+        Ok(echo)
+    }
+
+    /// What one of the servers says about itself; `None` from a stock server.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`]; [`Error::Protocol`] when the answer cannot be read.
+    pub fn server_info(&self) -> Result<Option<ServerInfo>, Error> {
+        match self.call(Operation::server_info()) {
+            Ok(document) => ServerInfo::decode(&document)
+                .map(Some)
+                .map_err(Error::protocol),
+            Err(Error::Refused(ErrorCode::BadOpcode)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The keys that this client may use, over as many pages as the server has.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] with [`ErrorCode::BadOpcode`] from a stock server, which does not know
+    /// the question; any other [`Error`].
+    pub fn keys(&self) -> Result<Vec<KeyEntry>, Error> {
+        let mut keys = Vec::new();
+        let mut first = 0_u32;
+        loop {
+            let page = self.call(Operation::key_list(first))?;
+            let page = KeyList::decode(&page).map_err(Error::protocol)?;
+            keys.extend(page.keys);
+            match page.next {
+                None => return Ok(keys),
+                Some(next) if next > first => first = next,
+                Some(_) => return Err(Error::protocol("the key list does not move forward")),
+            }
+        }
+    }
+}

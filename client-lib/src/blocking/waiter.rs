@@ -1,0 +1,69 @@
+//! A thread that waits: for the outcome of its call, or for its turn to do the input and output.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::error::Error;
+
+/// One waiting thread.
+#[derive(Default)]
+pub(super) struct Waiter {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    outcome: Option<Result<Vec<u8>, Error>>,
+    leads: bool,
+}
+
+/// What a waiter was woken for.
+pub(super) enum Turn {
+    /// The call is over.
+    Done(Result<Vec<u8>, Error>),
+    /// Input and output are this thread's business now.
+    Lead,
+}
+
+impl Waiter {
+    pub(super) fn finish(&self, outcome: Result<Vec<u8>, Error>) {
+        self.lock().outcome = Some(outcome);
+        self.changed.notify_one();
+    }
+
+    /// Hands the lead to this thread.
+    pub(super) fn lead(&self) {
+        self.lock().leads = true;
+        self.changed.notify_one();
+    }
+
+    /// The outcome, if there is one.
+    pub(super) fn outcome(&self) -> Option<Result<Vec<u8>, Error>> {
+        self.lock().outcome.take()
+    }
+
+    /// Whether the lead was handed over, too late to be of use.
+    pub(super) fn has_lead(&self) -> bool {
+        self.lock().leads
+    }
+
+    pub(super) fn wait(&self) -> Turn {
+        let mut state = self.lock();
+        loop {
+            if let Some(outcome) = state.outcome.take() {
+                return Turn::Done(outcome);
+            }
+            if state.leads {
+                return Turn::Lead;
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

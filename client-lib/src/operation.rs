@@ -1,0 +1,241 @@
+//! What is to be asked of a key server, independent of which one will be asked.
+
+use std::fmt;
+
+use aws_lc_rs::digest::{Algorithm, SHA256, SHA384, SHA512, digest};
+use keyless_protocol::{Opcode, Request, Ski};
+use zeroize::Zeroizing;
+
+use crate::algorithm::SignatureAlgorithm;
+use crate::capabilities::Capabilities;
+use crate::error::Error;
+use crate::key::KeyId;
+
+/// One operation, whole: it owns its input, so that it can be asked of a second server when the
+/// first one fails, and outlive the caller that submitted it.
+///
+/// ```
+/// use keyserver_client::{KeyId, Operation, SignatureAlgorithm};
+///
+/// let key: KeyId = "0f1e2d3c4b5a69788796a5b4c3d2e1f000112233".parse()?;
+/// let sign = Operation::sign(&key, SignatureAlgorithm::EcdsaSha256, &[0x11; 32])?;
+/// assert!(sign.is_repeatable());
+/// assert!(!Operation::decrypt(&key, &[0x22; 256]).is_repeatable());
+/// assert!(Operation::sign(&key, SignatureAlgorithm::EcdsaSha256, b"no hash").is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Operation {
+    ski: Option<Ski>,
+    preferred: Form,
+    /// What to ask a server that does not know the opcode of `preferred`.
+    fallback: Option<Form>,
+    repeatable: bool,
+}
+
+/// One way to put an operation.
+#[derive(Clone)]
+struct Form {
+    opcode: Opcode,
+    payload: Zeroizing<Vec<u8>>,
+    scheme: Option<u16>,
+}
+
+impl Form {
+    fn new(opcode: Opcode, payload: &[u8]) -> Self {
+        let payload = Zeroizing::new(payload.to_vec());
+        Self {
+            opcode,
+            payload,
+            scheme: None,
+        }
+    }
+}
+
+/// Shows what is asked, never the input: it may be a ciphertext, and decides what is signed.
+impl fmt::Debug for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operation")
+            .field("opcode", &self.preferred.opcode)
+            .field("key", &self.ski.map(KeyId::from_ski))
+            .field("payload_bytes", &self.preferred.payload.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Operation {
+    fn new(key: Option<&KeyId>, preferred: Form, repeatable: bool) -> Self {
+        Self {
+            ski: key.map(KeyId::ski),
+            preferred,
+            fallback: None,
+            repeatable,
+        }
+    }
+
+    /// Sign a hash (with [`SignatureAlgorithm::Ed25519`] a message).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Input`] for a hash of the wrong length.
+    pub fn sign(
+        key: &KeyId,
+        algorithm: SignatureAlgorithm,
+        hash_or_message: &[u8],
+    ) -> Result<Self, Error> {
+        algorithm.check(hash_or_message)?;
+        let form = Form::new(algorithm.opcode(), hash_or_message);
+        Ok(Self::new(Some(key), form, true))
+    }
+
+    /// Sign the string of a TLS 1.3 `CertificateVerify` (opcode 0x40; RFC 8446, section 4.4.3).
+    /// `tbs` is the whole string: 64 spaces, the context, a zero, the transcript hash. The server
+    /// checks that it is one. A server that does not offer the opcode is sent the digest instead.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Input`] for an algorithm that is no TLS 1.3 signature scheme.
+    pub fn sign_tls13(
+        key: &KeyId,
+        algorithm: SignatureAlgorithm,
+        tbs: &[u8],
+    ) -> Result<Self, Error> {
+        Self::sign_tls(Opcode::SignTls13, key, algorithm, tbs)
+    }
+
+    /// Sign the parameters of a TLS 1.2 `ServerKeyExchange` (opcode 0x41; RFC 8422, section 5.4).
+    /// `tbs` is both randoms and the parameters. Otherwise as [`Operation::sign_tls13`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Input`] for an algorithm that is no TLS signature scheme.
+    pub fn sign_tls12(
+        key: &KeyId,
+        algorithm: SignatureAlgorithm,
+        tbs: &[u8],
+    ) -> Result<Self, Error> {
+        Self::sign_tls(Opcode::SignTls12, key, algorithm, tbs)
+    }
+
+    fn sign_tls(
+        opcode: Opcode,
+        key: &KeyId,
+        algorithm: SignatureAlgorithm,
+        tbs: &[u8],
+    ) -> Result<Self, Error> {
+        let (Some(scheme), Some(hash)) = (algorithm.scheme(), hash_of(algorithm)) else {
+            return Err(Error::input(format_args!(
+                "{algorithm:?} is no signature scheme of TLS with a hash of SHA-256 or longer"
+            )));
+        };
+        let mut form = Form::new(opcode, tbs);
+        form.scheme = Some(scheme);
+        let mut operation = Self::new(Some(key), form, true);
+        operation.fallback = Some(match hash {
+            Hash::Of(hash) => Form::new(algorithm.opcode(), digest(hash, tbs).as_ref()),
+            Hash::Message => Form::new(algorithm.opcode(), tbs),
+        });
+        Ok(operation)
+    }
+
+    /// RSA-decrypt and keep the padding on (opcode 0x01). Never repeated, never hedged.
+    #[must_use]
+    pub fn decrypt(key: &KeyId, ciphertext: &[u8]) -> Self {
+        Self::new(Some(key), Form::new(Opcode::RsaDecrypt, ciphertext), false)
+    }
+
+    /// The RSA private-key operation (opcode 0x08). Never repeated, never hedged.
+    #[must_use]
+    pub fn decrypt_raw(key: &KeyId, ciphertext: &[u8]) -> Self {
+        let form = Form::new(Opcode::RsaDecryptRaw, ciphertext);
+        Self::new(Some(key), form, false)
+    }
+
+    /// Send bytes and get them back.
+    #[must_use]
+    pub fn ping(payload: &[u8]) -> Self {
+        Self::new(None, Form::new(Opcode::Ping, payload), true)
+    }
+
+    /// What the server says about itself.
+    pub(crate) fn server_info() -> Self {
+        Self::new(None, Form::new(Opcode::ServerInfo, &[]), true)
+    }
+
+    /// One page of the key list, from this entry on.
+    pub(crate) fn key_list(first: u32) -> Self {
+        let index = first.to_be_bytes();
+        let payload: &[u8] = if first == 0 { &[] } else { &index };
+        Self::new(None, Form::new(Opcode::KeyList, payload), true)
+    }
+
+    /// Whether asking for it twice is harmless. Signatures, pings and questions are; decryptions are
+    /// not.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        self.repeatable
+    }
+
+    /// The request to send to a server that can do this much.
+    pub(crate) fn request(&self, capabilities: &Capabilities) -> Request<'_> {
+        let form = match &self.fallback {
+            Some(fallback) if !capabilities.offers(self.preferred.opcode) => fallback,
+            _ => &self.preferred,
+        };
+        Request {
+            ski: self.ski,
+            payload: &form.payload,
+            signature_scheme: form.scheme,
+            ..Request::new(0, form.opcode)
+        }
+    }
+}
+
+/// What an algorithm signs of a message.
+enum Hash {
+    Of(&'static Algorithm),
+    Message,
+}
+
+/// `None` for the hashes that TLS 1.2 and 1.3 have given up.
+fn hash_of(algorithm: SignatureAlgorithm) -> Option<Hash> {
+    match algorithm.hash_len() {
+        Some(32) => Some(Hash::Of(&SHA256)),
+        Some(48) => Some(Hash::Of(&SHA384)),
+        Some(64) => Some(Hash::Of(&SHA512)),
+        Some(_) => None,
+        None => Some(Hash::Message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_without_the_opcode_is_sent_the_digest() {
+        let key = KeyId::from_ski([7; 20]);
+        let operation =
+            Operation::sign_tls13(&key, SignatureAlgorithm::EcdsaSha256, b"tbs").unwrap();
+        let stock = operation.request(&Capabilities::stock());
+        assert_eq!(stock.opcode, Opcode::EcdsaSignSha256);
+        assert_eq!(stock.payload, digest(&SHA256, b"tbs").as_ref());
+        assert_eq!(stock.signature_scheme, None);
+        let ours = operation.request(&Capabilities::offering(&[Opcode::SignTls13]));
+        assert_eq!(ours.opcode, Opcode::SignTls13);
+        assert_eq!(
+            (ours.payload, ours.signature_scheme),
+            (&b"tbs"[..], Some(0x0403))
+        );
+    }
+
+    #[test]
+    fn debug_shows_no_input() {
+        let key = KeyId::from_ski([7; 20]);
+        let text = format!("{:?}", Operation::decrypt(&key, &[0x5c; 256]));
+        assert!(
+            text.contains("256") && !text.contains("92") && !text.contains("5c"),
+            "{text}"
+        );
+    }
+}
