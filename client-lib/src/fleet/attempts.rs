@@ -198,6 +198,8 @@ impl Attempts {
         if self.sends >= SENDS_MAX || self.running.len() != 1 {
             return Step::Wait;
         }
+        // Should it not be possible now, it may be a little later.
+        self.hedge_at = Some(now + fleet.hedge.delay());
         let Some(second) = fleet.pick_second(&self.tried, now) else {
             return Step::Wait;
         };
@@ -205,6 +207,7 @@ impl Attempts {
             fleet.observer.observe(Event::BudgetSpent);
             return Step::Wait;
         }
+        self.hedge_at = None;
         fleet.tell(|server| Event::Hedged { server }, second);
         self.send(fleet, second, now)
     }
