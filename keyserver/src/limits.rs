@@ -33,6 +33,13 @@ pub const JOBS_PER_SHARD: usize = 4096;
 /// is no longer than [`AGEING`], so that what is admitted is served before it is old.
 pub const QUEUE_TIME: Duration = Duration::from_millis(8);
 
+/// Refusing for overload may take this part of an I/O thread's time: one 64th.
+pub const REFUSING_SHARE: u32 = 64;
+
+/// The longest that a connection is not read from because it was refused for overload. Well below
+/// the time that clients wait.
+pub const REFUSED_PAUSE_MAX: Duration = Duration::from_millis(500);
+
 /// Jobs that one crypto thread takes at once: the lanes of the engine.
 pub const BATCH_MAX: usize = 8;
 

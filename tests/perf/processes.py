@@ -84,6 +84,15 @@ class Server:
                 total += float(line.rsplit(" ", 1)[1])
         return total
 
+    def durations(self, stage):
+        """The histogram of the time that requests spent in a stage."""
+        buckets = {}
+        for line in self._get("/metrics").splitlines():
+            if line.startswith("keyserver_request_duration_seconds_bucket{") and stage in line:
+                bound = line.split('le="')[1].split('"')[0]
+                buckets[float(bound)] = float(line.rsplit(" ", 1)[1])
+        return Durations(buckets)
+
     def _get(self, path):
         url = f"http://127.0.0.1:{self.metrics_port}{path}"
         with urllib.request.urlopen(url, timeout=5) as answer:
@@ -107,6 +116,31 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+
+class Durations:
+    """A histogram: for each upper bound in seconds, how many took no longer."""
+
+    def __init__(self, buckets):
+        self.buckets = buckets
+
+    def since(self, before):
+        """What was added after `before`."""
+        return Durations(
+            {bound: count - before.buckets[bound] for bound, count in self.buckets.items()}
+        )
+
+    def quantile_ms(self, quantile):
+        """Read off a straight line between the bounds."""
+        wanted = quantile * self.buckets[float("inf")]
+        below, under = 0.0, 0.0
+        for bound, count in sorted(self.buckets.items()):
+            if count >= wanted and count > under:
+                if bound == float("inf"):
+                    return 1e3 * below
+                return 1e3 * (below + (bound - below) * (wanted - under) / (count - under))
+            below, under = bound, count
+        raise Failure("no request was answered")
 
 
 class Load:

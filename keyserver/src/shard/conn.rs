@@ -19,6 +19,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
+use std::pin::pin;
 use std::time::Instant;
 
 use keyless_protocol::{ErrorCode, Reply};
@@ -56,6 +57,8 @@ pub(crate) struct Connection<S> {
     frames: RefCell<FrameBuffer>,
     outbox: RefCell<Vec<u8>>,
     in_flight: Cell<usize>,
+    /// Requests refused for overload since the last read.
+    refused: Cell<u32>,
     phase: Cell<Phase>,
     identity: OnceCell<PeerIdentity>,
     client: Cell<Option<ClientId>>,
@@ -90,6 +93,7 @@ impl<S: Stream> Connection<S> {
             frames: RefCell::default(),
             outbox: RefCell::default(),
             in_flight: Cell::new(0),
+            refused: Cell::new(0),
             phase: Cell::new(Phase::Handshaking),
             identity: OnceCell::new(),
             client: Cell::new(None),
@@ -112,6 +116,7 @@ impl<S: Stream> Connection<S> {
         let mut buffer = Vec::with_capacity(limits::READ_BYTES);
         loop {
             self.take_frames(shard);
+            self.pause_if_refused(shard).await;
             if self.is_blocked(shard) {
                 self.may_read.wait().await;
                 continue;
@@ -137,6 +142,23 @@ impl<S: Stream> Connection<S> {
         }
         self.finish();
         self.to_write.raise();
+    }
+
+    /// Leaves what comes next where it is for a while, when requests were refused for overload.
+    async fn pause_if_refused(&self, shard: &Shard<S>) {
+        let refused = self.refused.take();
+        if refused == 0 {
+            return;
+        }
+        let mut over = pin!(tokio::time::sleep(shard.pace().after(refused)));
+        let _paused = shard.pace().pause();
+        while self.phase.get() == Phase::Open {
+            tokio::select! {
+                () = &mut over => return,
+                // Raised for many reasons; what counts here is whether the connection is to end.
+                () = self.may_read.wait() => {}
+            }
+        }
     }
 
     async fn write_half(&self) {
@@ -298,6 +320,11 @@ impl<S: Stream> Connection<S> {
             tracing::error!(%error, "a reply does not fit a frame");
             let _ = Reply::failure(reply.id, ErrorCode::Internal).encode(&mut outbox);
         }
+    }
+
+    /// Counts a request that was refused because there is too much work.
+    pub(crate) fn refused(&self) {
+        self.refused.set(self.refused.get().saturating_add(1));
     }
 
     /// Counts a request that waits for a crypto thread.

@@ -7,6 +7,7 @@
 
 mod conn;
 mod epoll;
+mod pace;
 mod refusals;
 mod serve;
 mod signal;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use self::conn::Connection;
+use self::pace::Pace;
 use self::refusals::RefusalLog;
 use self::stream::Stream;
 pub use self::table::ConnectionId;
@@ -77,6 +79,7 @@ pub(crate) struct Shard<S> {
     /// Jobs of this turn, queued together under one lock.
     gathered: RefCell<Vec<Box<Job>>>,
     refusals: RefusalLog,
+    pace: Pace,
     draining: Cell<bool>,
     /// Past this, connections that are left are cut.
     cut_at: Cell<Option<Instant>>,
@@ -92,6 +95,7 @@ impl<S: Stream> Shard<S> {
             connections: RefCell::default(),
             gathered: RefCell::default(),
             refusals: RefusalLog::default(),
+            pace: Pace::default(),
             draining: Cell::new(false),
             cut_at: Cell::new(None),
         }
@@ -216,6 +220,10 @@ impl<S: Stream> Shard<S> {
 
     fn metrics(&self) -> &Metrics {
         &self.context.state.metrics
+    }
+
+    fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     fn limits(&self) -> &config::Limits {

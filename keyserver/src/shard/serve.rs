@@ -132,6 +132,7 @@ impl<S: Stream> Shard<S> {
         };
         let Some(mut job) = self.pool.borrow_mut().take(now) else {
             self.metrics().rejected("overload");
+            connection.refused();
             let retry_after = self.limits.queue_time;
             connection.reply(&busy(request.id, retry_after, request.extended));
             return;
@@ -208,6 +209,9 @@ impl<S: Stream> Shard<S> {
             return;
         };
         connection.reply(reply);
+        if matches!(job.outcome, Outcome::Refused(_)) {
+            connection.refused();
+        }
         connection.job_ended();
     }
 
