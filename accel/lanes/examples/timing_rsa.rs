@@ -14,7 +14,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use accel_lanes::rsa::{Blinding, Lane, blindings, private};
+use accel_lanes::rsa::{Blinding, Lane, Renewal, private, renew};
 use accel_lanes::{LANES, Path, RsaKey, RsaNumbers};
 
 /// |t| from which on the times of the two classes count as different.
@@ -62,11 +62,19 @@ fn pairs() -> Result<Vec<Blinding>, Box<dyn Error>> {
     })
     .ok_or("declined")?;
     let random = [0x5a; 256];
-    let pairs = blindings(Path::detect(), &[&key; LANES], &[random.as_slice(); LANES]);
-    Ok(pairs
-        .into_iter()
-        .collect::<Option<Vec<_>>>()
-        .ok_or("a pair failed its check")?)
+    let mut pairs: Vec<_> = (0..LANES).map(|_| Blinding::empty()).collect();
+    let row = |blinding| Renewal {
+        key: &key,
+        random: &random,
+        blinding,
+        correct: false,
+    };
+    let mut rows: Vec<_> = pairs.iter_mut().map(row).collect();
+    renew(Path::detect(), &mut rows);
+    if rows.iter().any(|row| !row.correct) {
+        return Err("a pair failed its check".into());
+    }
+    Ok(pairs)
 }
 
 /// Time of one batch with one key and one input in all lanes, in nanoseconds.

@@ -6,15 +6,16 @@ use core::ops::Range;
 use zeroize::Zeroize;
 
 use crate::blocks::{self, DIGIT_MASK};
-use crate::digits::{DIGIT_BITS, Modulus, join, split};
+use crate::digits::{DIGIT_BITS, Modulus, join, split_into};
 use crate::montgomery::{Encoded, ModN, ModP, ModQ, Moduli, Plain, Residue};
-use crate::power::{self, EXPONENT_ROW_BITS};
-use crate::rsa::{Blinding, Lane};
+use crate::power::{self, EXPONENT_ROW_BITS, Table};
+use crate::rsa::{Lane, Renewal};
 use crate::rsa_key::{Key, Size};
 use crate::token::Path;
 use crate::vector::{Kernel, LANES, Row, Vector, run};
 
-/// Everything eight operations touch. `H` digits for a prime, `F` = 2 `H` for the modulus. Wiped on drop.
+/// Everything eight operations touch. `H` digits for a prime, `F` = 2 `H` for the modulus. [`Batch::wipe`] follows each
+/// use; a batch that is dropped has been wiped as well.
 pub(crate) struct Batch<const H: usize, const F: usize> {
     n: Moduli<ModN, F>,
     p: Prime<ModP, H>,
@@ -25,7 +26,7 @@ pub(crate) struct Batch<const H: usize, const F: usize> {
     inverse: Residue<ModN, Encoded, F>,
     input: Residue<ModN, Plain, F>,
     result: Residue<ModN, Plain, F>,
-    table: Vec<Row>,
+    table: Table<H>,
     bits: usize,
 }
 
@@ -33,7 +34,8 @@ pub(crate) struct Batch<const H: usize, const F: usize> {
 struct Prime<M, const H: usize> {
     moduli: Moduli<M, H>,
     one: Residue<M, Encoded, H>,
-    exponents: Vec<Row>,
+    /// In groups of 60 bits, so no more rows than digits.
+    exponents: [Row; H],
     /// The power on its way, and at its end.
     encoded: Residue<M, Encoded, H>,
     power: Residue<M, Plain, H>,
@@ -58,11 +60,12 @@ impl<M, const N: usize> Moduli<M, N> {
 }
 
 impl<M, const H: usize> Prime<M, H> {
-    fn zero(bits: usize) -> Self {
+    const fn zero() -> Self {
+        const { assert!(EXPONENT_ROW_BITS >= DIGIT_BITS) };
         Self {
             moduli: Moduli::zero(),
             one: Residue::zero(),
-            exponents: vec![Row::ZERO; (bits / 2).div_ceil(EXPONENT_ROW_BITS)],
+            exponents: [Row::ZERO; H],
             encoded: Residue::zero(),
             power: Residue::zero(),
         }
@@ -97,6 +100,29 @@ fn unpack(rows: &[Row], lane: usize) -> impl Iterator<Item = u64> {
 
 impl<const H: usize, const F: usize> Drop for Batch<H, F> {
     fn drop(&mut self) {
+        self.wipe();
+    }
+}
+
+impl<const H: usize, const F: usize> Batch<H, F> {
+    pub(crate) fn new(size: Size) -> Box<Self> {
+        let bits = size.bits();
+        Box::new(Self {
+            n: Moduli::zero(),
+            p: Prime::zero(),
+            q: Prime::zero(),
+            qinv: Residue::zero(),
+            factor: Residue::zero(),
+            inverse: Residue::zero(),
+            input: Residue::zero(),
+            result: Residue::zero(),
+            table: power::empty_table(),
+            bits,
+        })
+    }
+
+    /// Writes zeros over everything.
+    pub(crate) fn wipe(&mut self) {
         self.n.zeroize();
         self.p.zeroize();
         self.q.zeroize();
@@ -106,24 +132,6 @@ impl<const H: usize, const F: usize> Drop for Batch<H, F> {
         self.input.zeroize();
         self.result.zeroize();
         self.table.zeroize();
-    }
-}
-
-impl<const H: usize, const F: usize> Batch<H, F> {
-    pub(crate) fn new(size: Size) -> Box<Self> {
-        let bits = size.bits();
-        Box::new(Self {
-            n: Moduli::zero(),
-            p: Prime::zero(bits),
-            q: Prime::zero(bits),
-            qinv: Residue::zero(),
-            factor: Residue::zero(),
-            inverse: Residue::zero(),
-            input: Residue::zero(),
-            result: Residue::zero(),
-            table: vec![Row::ZERO; power::table_rows(H)],
-            bits,
-        })
     }
 
     /// See [`crate::rsa::private`]. 1 to 8 lanes.
@@ -165,30 +173,24 @@ impl<const H: usize, const F: usize> Batch<H, F> {
             if lane.correct {
                 join(unpack(&self.result.rows, l), lane.output);
             }
-            lane.blinding.factor.clear();
-            lane.blinding.factor.extend(unpack(&self.factor.rows, l));
-            lane.blinding.inverse.clear();
-            lane.blinding.inverse.extend(unpack(&self.inverse.rows, l));
+            lane.blinding
+                .put(unpack(&self.factor.rows, l), unpack(&self.inverse.rows, l));
         }
     }
 
-    /// See [`crate::rsa::blindings`]. 1 to 8 keys.
-    pub(crate) fn blindings(
-        &mut self,
-        path: Path,
-        keys: &[&Key],
-        random: &[&[u8]],
-    ) -> Vec<Option<Blinding>> {
+    /// See [`crate::rsa::renew`]. 1 to 8 rows.
+    pub(crate) fn renew(&mut self, path: Path, rows: &mut [Renewal<'_>]) {
         for l in 0..LANES {
-            let key = keys[l % keys.len()];
-            self.pack_key(l, key, &key.minus_dp, &key.minus_dq);
-            self.pack_input(l, random[l % keys.len()]);
+            let row = &rows[l % rows.len()];
+            self.pack_key(l, row.key, &row.key.minus_dp, &row.key.minus_dq);
+            self.pack_input(l, row.random);
             // Below 2^(bits - 1), hence below n.
             let top = (self.bits - 1) / DIGIT_BITS;
             self.input.rows[top].0[l] &= (1 << ((self.bits - 1) % DIGIT_BITS)) - 1;
         }
-        let input = self.input.clone();
+        let mut input = self.input.clone();
         self.powers(path, &input, &mut || ());
+        input.zeroize();
         let correct = run(
             path,
             Pair {
@@ -199,14 +201,13 @@ impl<const H: usize, const F: usize> Batch<H, F> {
                 inverse: &mut self.inverse,
             },
         );
-        (0..keys.len())
-            .map(|l| {
-                ((correct >> l) & 1 == 1).then(|| Blinding {
-                    factor: unpack(&self.factor.rows, l).collect(),
-                    inverse: unpack(&self.inverse.rows, l).collect(),
-                })
-            })
-            .collect()
+        for (l, row) in rows.iter_mut().enumerate() {
+            row.correct = (correct >> l) & 1 == 1;
+            if row.correct {
+                row.blinding
+                    .put(unpack(&self.factor.rows, l), unpack(&self.inverse.rows, l));
+            }
+        }
     }
 
     fn pack_key(&mut self, lane: usize, key: &Key, dp: &[u64], dq: &[u64]) {
@@ -217,9 +218,8 @@ impl<const H: usize, const F: usize> Batch<H, F> {
     }
 
     fn pack_input(&mut self, lane: usize, input: &[u8]) {
-        let mut digits = split(input, DIGIT_BITS, F);
-        pack(&mut self.input.rows, lane, &digits);
-        digits.zeroize();
+        let digits = self.input.rows.iter_mut().map(|row| &mut row.0[lane]);
+        split_into(input, DIGIT_BITS, digits);
     }
 
     /// Both half-length exponentiations of `base`, and their recombination into `result`, below twice the modulus.
@@ -256,7 +256,7 @@ impl<M, const H: usize> Prime<M, H> {
         path: Path,
         wide: &[Row],
         bits: usize,
-        table: &mut [Row],
+        table: &mut Table<H>,
         between: &mut dyn FnMut(),
     ) {
         run(
@@ -311,7 +311,7 @@ struct Start<'a, M, const H: usize> {
     /// Below twice the public modulus, which is below R times the prime.
     wide: &'a [Row],
     bits: usize,
-    table: &'a mut [Row],
+    table: &'a mut Table<H>,
 }
 
 impl<M, const H: usize> Kernel for Start<'_, M, H> {
@@ -337,7 +337,7 @@ impl<M, const H: usize> Kernel for Start<'_, M, H> {
 struct Advance<'a, M, const H: usize> {
     prime: &'a mut Prime<M, H>,
     range: Range<usize>,
-    table: &'a [Row],
+    table: &'a Table<H>,
 }
 
 impl<M, const H: usize> Kernel for Advance<'_, M, H> {

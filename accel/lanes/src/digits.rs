@@ -12,37 +12,67 @@ pub(crate) const DIGIT_BITS: usize = 52;
 
 /// Splits a big-endian number into `len` groups of `bits` bits (at most 60). Higher bits that do not fit are dropped.
 pub(crate) fn split(number: &[u8], bits: usize, len: usize) -> Vec<u64> {
-    let mut digits = Vec::with_capacity(len);
+    let mut digits = vec![0; len];
+    split_into(number, bits, digits.iter_mut());
+    digits
+}
+
+/// The same into digits that lie wherever they lie. Takes the number a word of 64 bits at a time.
+pub(crate) fn split_into<'a>(
+    number: &[u8],
+    bits: usize,
+    digits: impl Iterator<Item = &'a mut u64>,
+) {
+    let mask = (1 << bits) - 1;
     let (mut pending, mut held) = (0_u128, 0);
-    let mut bytes = number.iter().rev();
-    while digits.len() < len {
-        while held < bits {
-            pending |= u128::from(bytes.next().copied().unwrap_or(0)) << held;
-            held += 8;
+    let mut words = number.rchunks(8);
+    for digit in digits {
+        if held < bits {
+            pending |= u128::from(words.next().map_or(0, be_word)) << held;
+            held += 64;
         }
-        let digit = pending & ((1 << bits) - 1);
-        digits.push(u64::try_from(digit).unwrap_or(0));
+        *digit = low_word(pending) & mask;
         pending >>= bits;
         held -= bits;
     }
     pending.zeroize();
-    digits
 }
 
 /// Writes digits of 52 bits as a big-endian number, modulo 2^(8 len).
 pub(crate) fn join(digits: impl Iterator<Item = u64>, out: &mut [u8]) {
     let mut digits = digits;
     let (mut pending, mut held) = (0_u128, 0);
-    for byte in out.iter_mut().rev() {
-        if held < 8 {
+    for bytes in out.rchunks_mut(8) {
+        while held < 64 {
             pending |= u128::from(digits.next().unwrap_or(0)) << held;
             held += DIGIT_BITS;
         }
-        *byte = pending.to_le_bytes()[0];
-        pending >>= 8;
-        held -= 8;
+        let word = low_word(pending).to_be_bytes();
+        bytes.copy_from_slice(&word[8 - bytes.len()..]);
+        pending >>= 64;
+        held -= 64;
     }
     pending.zeroize();
+}
+
+/// At most eight bytes, big endian.
+fn be_word(bytes: &[u8]) -> u64 {
+    <[u8; 8]>::try_from(bytes).map_or_else(
+        |_| {
+            bytes
+                .iter()
+                .fold(0, |word, byte| word << 8 | u64::from(*byte))
+        },
+        u64::from_be_bytes,
+    )
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low word is what is asked for"
+)]
+const fn low_word(number: u128) -> u64 {
+    number as u64
 }
 
 /// An odd modulus and its Montgomery constants, R being 2^(52 len).
@@ -176,4 +206,36 @@ fn negative_inverse(m: u64) -> u64 {
         inverse = inverse.wrapping_mul(2_u64.wrapping_sub(m.wrapping_mul(inverse)));
     }
     inverse.wrapping_neg() & DIGIT_MASK
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Bit by bit, which is how one would define it.
+        #[test]
+        fn digits_are_groups_of_bits(number in prop::collection::vec(any::<u8>(), 0..70), bits in 1..=60_usize) {
+            let len = (8 * number.len()).div_ceil(bits) + 2;
+            let bit = |i: usize| {
+                let byte = number.iter().rev().nth(i / 8).copied().unwrap_or(0);
+                u64::from(byte >> (i % 8) & 1)
+            };
+            let digits = split(&number, bits, len);
+            for (i, digit) in digits.iter().enumerate() {
+                let expected = (0..bits).fold(0, |sum, k| sum | bit(i * bits + k) << k);
+                prop_assert_eq!(*digit, expected);
+            }
+        }
+
+        #[test]
+        fn joining_undoes_splitting(number in prop::collection::vec(any::<u8>(), 0..70)) {
+            let digits = split(&number, DIGIT_BITS, (8 * number.len()).div_ceil(DIGIT_BITS));
+            let mut again = vec![0xee; number.len()];
+            join(digits.into_iter(), &mut again);
+            prop_assert_eq!(again, number);
+        }
+    }
 }

@@ -20,9 +20,13 @@ const WINDOW: usize = 4;
 /// Entries of a table.
 const ENTRIES: usize = 1 << WINDOW;
 
-/// Rows of a table for numbers of so many digits.
-pub(crate) const fn table_rows(digits: usize) -> usize {
-    digits * ENTRIES
+/// The powers of eight numbers of `N` digits that an exponentiation multiplies with: for each digit, that of all entries
+/// side by side.
+pub(crate) type Table<const N: usize> = [[Row; ENTRIES]; N];
+
+/// A table that holds nothing yet.
+pub(crate) const fn empty_table<const N: usize>() -> Table<N> {
+    [[Row::ZERO; ENTRIES]; N]
 }
 
 /// Windows of exponents of so many bits.
@@ -30,8 +34,8 @@ pub(crate) const fn windows(bits: usize) -> usize {
     bits.div_ceil(WINDOW)
 }
 
-/// Starts eight powers, each with its own base, exponent and modulus: fills the table, whose [`table_rows`] rows stay
-/// with this exponentiation, and returns the power for the topmost window alone.
+/// Starts eight powers, each with its own base, exponent and modulus: fills the table, which stays with this
+/// exponentiation, and returns the power for the topmost window alone.
 ///
 /// `bits` is the public upper bound of the exponents' length; `one` is 1 encoded. Time and addresses depend on `bits`
 /// and `N` alone, here and in [`advance`].
@@ -43,7 +47,7 @@ pub(crate) fn start<V: Vector, M, const N: usize>(
     one: &Residue<M, Encoded, N>,
     exponents: &[Row],
     bits: usize,
-    table: &mut [Row],
+    table: &mut Table<N>,
 ) -> Residue<M, Encoded, N> {
     fill::<V, M, N>(token, moduli, base, one, table);
     let mut lookup = Lookup::<N>::new(table);
@@ -65,7 +69,7 @@ pub(crate) fn advance<V: Vector, M, const N: usize>(
     power: &mut Residue<M, Encoded, N>,
     exponents: &[Row],
     range: Range<usize>,
-    table: &[Row],
+    table: &Table<N>,
 ) {
     let mut lookup = Lookup::<N>::new(table);
     for w in range.rev() {
@@ -80,21 +84,31 @@ pub(crate) fn advance<V: Vector, M, const N: usize>(
     lookup.zeroize();
 }
 
-/// Writes `base^i` for each index `i` into the table: entry after entry for digit 0, then for digit 1, and so on.
+/// Writes `base^i` for each index `i` into the table. Even powers are squares, which cost less than products.
 #[inline(always)]
 fn fill<V: Vector, M, const N: usize>(
     token: V::Token,
     moduli: &mut Moduli<M, N>,
     base: &Residue<M, Encoded, N>,
     one: &Residue<M, Encoded, N>,
-    table: &mut [Row],
+    table: &mut Table<N>,
 ) {
     let mut next = one.clone();
     for i in 0..ENTRIES {
-        for (digit, row) in next.rows.iter().enumerate() {
-            table[digit * ENTRIES + i] = *row;
+        match i {
+            0 => {}
+            1 => next.rows = base.rows,
+            _ if i % 2 == 1 => moduli.multiply::<V, _>(token, &mut next, base),
+            _ => {
+                for (row, entries) in next.rows.iter_mut().zip(&*table) {
+                    *row = entries[i / 2];
+                }
+                moduli.square::<V>(token, &mut next);
+            }
         }
-        moduli.multiply::<V, _>(token, &mut next, base);
+        for (entries, row) in table.iter_mut().zip(&next.rows) {
+            entries[i] = *row;
+        }
     }
     next.zeroize();
 }
@@ -112,7 +126,7 @@ fn window<V: Vector>(token: V::Token, exponents: &[Row], w: usize) -> V {
 /// A constant-time lookup in progress, a digit at a time, between the steps of the squarings that come before the
 /// factor is needed. A window has as many squarings as bits, and each looks up its share of the digits.
 struct Lookup<'a, const N: usize> {
-    table: &'a [Row],
+    table: &'a Table<N>,
     /// For each entry, all ones in the lanes that want it: secret.
     masks: [Row; ENTRIES],
     /// The first digit of the share of the squaring at hand.
@@ -122,7 +136,7 @@ struct Lookup<'a, const N: usize> {
 
 impl<'a, const N: usize> Lookup<'a, N> {
     #[inline(always)]
-    const fn new(table: &'a [Row]) -> Self {
+    const fn new(table: &'a Table<N>) -> Self {
         Self {
             table,
             masks: [Row::ZERO; ENTRIES],
@@ -151,7 +165,7 @@ impl<'a, const N: usize> Lookup<'a, N> {
     /// Copies one digit of each lane's entry. Reads this digit of every entry: they lie side by side.
     #[inline(always)]
     fn pick<V: Vector>(&mut self, token: V::Token, digit: usize) {
-        let rows = &self.table[digit * ENTRIES..(digit + 1) * ENTRIES];
+        let rows = &self.table[digit];
         let mut picked = [V::splat(token, 0); 4];
         for i in 0..ENTRIES {
             picked[i % 4] =

@@ -12,7 +12,9 @@
 //!
 //! Every line is eight-fold. Lanes may carry eight different keys of one size.
 
+use core::cell::Cell;
 use core::fmt;
+use std::thread::LocalKey;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -26,8 +28,36 @@ use crate::vector::LANES;
 /// Each use squares both, which gives the pair of r^2.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct Blinding {
-    pub(crate) factor: Vec<u64>,
-    pub(crate) inverse: Vec<u64>,
+    pub(crate) factor: [u64; MAX_DIGITS],
+    pub(crate) inverse: [u64; MAX_DIGITS],
+}
+
+/// Digits of the longest modulus.
+const MAX_DIGITS: usize = 2 * Size::Rsa4096.half_digits();
+
+impl Blinding {
+    /// The place for a pair. Used as one it would fail every check: fill it with [`renew`] first.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            factor: [0; MAX_DIGITS],
+            inverse: [0; MAX_DIGITS],
+        }
+    }
+
+    /// Writes another pair over this one.
+    pub(crate) fn put(
+        &mut self,
+        factor: impl Iterator<Item = u64>,
+        inverse: impl Iterator<Item = u64>,
+    ) {
+        for (to, from) in self.factor.iter_mut().zip(factor) {
+            *to = from;
+        }
+        for (to, from) in self.inverse.iter_mut().zip(inverse) {
+            *to = from;
+        }
+    }
 }
 
 impl fmt::Debug for Blinding {
@@ -74,38 +104,74 @@ pub fn private_in_slices(path: Path, lanes: &mut [Lane<'_>], between: &mut dyn F
         .count();
     let lanes = &mut lanes[..same];
     match size {
-        Size::Rsa2048 => Batch::<20, 40>::new(size).private(path, lanes, between),
-        Size::Rsa3072 => Batch::<30, 60>::new(size).private(path, lanes, between),
-        Size::Rsa4096 => Batch::<40, 80>::new(size).private(path, lanes, between),
+        Size::Rsa2048 => with_memory(&MEMORY_2048, size, |b| b.private(path, lanes, between)),
+        Size::Rsa3072 => with_memory(&MEMORY_3072, size, |b| b.private(path, lanes, between)),
+        Size::Rsa4096 => with_memory(&MEMORY_4096, size, |b| b.private(path, lanes, between)),
     }
 }
 
-/// A blinding pair for each of up to eight keys of one size (a key may stand there several times), from `random`: for
-/// each key as many uniform bytes as its modulus has.
+/// One blinding pair to be made.
+#[derive(Debug)]
+pub struct Renewal<'a> {
+    /// The key. It may stand in several rows; all have one size.
+    pub key: &'a Key,
+    /// As many uniform bytes as the modulus has.
+    pub random: &'a [u8],
+    /// Where the pair goes. Written only if it is `correct`.
+    pub blinding: &'a mut Blinding,
+    /// Set by [`renew`]: the two halves of the pair belong together.
+    pub correct: bool,
+}
+
+/// Makes up to eight blinding pairs.
 ///
-/// The pair is (x, x^-d) for the random x itself: r^e is x, and r is never known. This costs as much as one call of
-/// [`private`], whatever the number of keys. `None` where a lane has no random bytes or does not pass its check.
-#[must_use]
-pub fn blindings(path: Path, keys: &[&Key], random: &[&[u8]]) -> Vec<Option<Blinding>> {
-    let Some(size) = keys.first().map(|key| key.size) else {
-        return Vec::new();
+/// A pair is (x, x^-d) for the random x itself: r^e is x, and r is never known. This costs as much as one call of
+/// [`private`], whatever the number of rows. Rows beyond the eighth, of another size than the first, or without enough
+/// random bytes are left alone, like all that follow them, with `correct` false.
+pub fn renew(path: Path, rows: &mut [Renewal<'_>]) {
+    for row in rows.iter_mut() {
+        row.correct = false;
+    }
+    let Some(size) = rows.first().map(|row| row.key.size) else {
+        return;
     };
-    let good = keys
+    let good = rows
         .iter()
-        .zip(random)
         .take(LANES)
-        .take_while(|(key, random)| key.size == size && random.len() == size.bytes())
+        .take_while(|row| row.key.size == size && row.random.len() == size.bytes())
         .count();
-    let mut pairs = if good == 0 {
-        Vec::new()
-    } else {
-        let (keys, random) = (&keys[..good], &random[..good]);
-        match size {
-            Size::Rsa2048 => Batch::<20, 40>::new(size).blindings(path, keys, random),
-            Size::Rsa3072 => Batch::<30, 60>::new(size).blindings(path, keys, random),
-            Size::Rsa4096 => Batch::<40, 80>::new(size).blindings(path, keys, random),
-        }
-    };
-    pairs.resize_with(keys.len(), || None);
-    pairs
+    if good == 0 {
+        return;
+    }
+    let rows = &mut rows[..good];
+    match size {
+        Size::Rsa2048 => with_memory(&MEMORY_2048, size, |b| b.renew(path, rows)),
+        Size::Rsa3072 => with_memory(&MEMORY_3072, size, |b| b.renew(path, rows)),
+        Size::Rsa4096 => with_memory(&MEMORY_4096, size, |b| b.renew(path, rows)),
+    }
+}
+
+/// A thread's memory for batches of one size: 60 to 120 KiB, kept from batch to batch and wiped after each. Absent
+/// before the first batch, and while one runs.
+type Memory<const H: usize, const F: usize> = Cell<Option<Box<Batch<H, F>>>>;
+
+thread_local! {
+    static MEMORY_2048: Memory<20, 40> = const { Cell::new(None) };
+    static MEMORY_3072: Memory<30, 60> = const { Cell::new(None) };
+    static MEMORY_4096: Memory<40, 80> = const { Cell::new(None) };
+}
+
+/// Runs a batch in this thread's memory. One that is run between the slices of another of its size gets memory of its
+/// own.
+fn with_memory<const H: usize, const F: usize>(
+    memory: &'static LocalKey<Memory<H, F>>,
+    size: Size,
+    work: impl FnOnce(&mut Batch<H, F>),
+) {
+    // A thread that is ending has lost its memory already.
+    let kept = memory.try_with(Cell::take).ok().flatten();
+    let mut batch = kept.unwrap_or_else(|| Batch::new(size));
+    work(&mut batch);
+    batch.wipe();
+    let _ = memory.try_with(|memory| memory.set(Some(batch)));
 }

@@ -9,7 +9,7 @@
 //! others take a vector. So a vector of the AVX-512 type exists only where its instructions exist, and every method is
 //! safe to call.
 
-use zeroize::Zeroize;
+use zeroize::DefaultIsZeroes;
 
 use crate::token::Path;
 
@@ -40,11 +40,8 @@ impl core::fmt::Debug for Row {
     }
 }
 
-impl Zeroize for Row {
-    fn zeroize(&mut self) {
-        self.0.zeroize();
-    }
-}
+/// Rows are wiped whole.
+impl DefaultIsZeroes for Row {}
 
 /// Eight unsigned 64-bit lanes. All arithmetic is lane by lane and wraps modulo 2^64; no method branches on a value.
 pub trait Vector: Copy {

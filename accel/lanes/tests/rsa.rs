@@ -4,7 +4,7 @@
     reason = "helpers of tests: a failure ends the test"
 )]
 
-use accel_lanes::rsa::{Blinding, Lane, blindings, private};
+use accel_lanes::rsa::{Blinding, Lane, Renewal, private, renew};
 use accel_lanes::{LANES, Path, RsaKey, RsaNumbers, RsaSize};
 
 struct TestKey {
@@ -55,11 +55,18 @@ fn pairs(path: Path, keys: &[&RsaKey], seed: u8) -> Vec<Blinding> {
             (0..len).map(|i| u8::try_from(byte(i)).unwrap()).collect()
         })
         .collect();
-    let random: Vec<&[u8]> = random.iter().map(Vec::as_slice).collect();
-    blindings(path, keys, &random)
-        .into_iter()
-        .map(Option::unwrap)
-        .collect()
+    let mut pairs: Vec<_> = keys.iter().map(|_| Blinding::empty()).collect();
+    let mut rows: Vec<_> = (keys.iter().zip(&random).zip(&mut pairs))
+        .map(|((key, random), blinding)| Renewal {
+            key,
+            random,
+            blinding,
+            correct: false,
+        })
+        .collect();
+    renew(path, &mut rows);
+    assert!(rows.iter().all(|row| row.correct));
+    pairs
 }
 
 /// One batch; lane `l` has `keys[l]` and `inputs[l]`. `None` where the check failed.

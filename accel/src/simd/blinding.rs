@@ -1,36 +1,69 @@
 //! Blinding pairs of one key, kept between batches.
 //!
-//! A pair serves one lane at a time and is squared by each use. After [`USES`] of them it is dropped
-//! and a fresh one is made, so that no chain of related pairs grows long. Making pairs costs as much
+//! A pair serves one lane at a time and is squared by each use. After [`USES`] of them a fresh one is
+//! written over it, so that no chain of related pairs grows long. Making pairs costs as much
 //! as a batch of operations and always makes eight, hence about `1 / USES` of the time.
+//!
+//! A pair whose lane failed its check is dropped: if the fault is in the pair, it would fail again.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use accel_lanes::rsa::{self, Blinding};
+use accel_lanes::rsa::{self, Blinding, Renewal};
 use accel_lanes::{LANES, Path, RsaKey};
 use aws_lc_rs::rand;
+use smallvec::SmallVec;
 use zeroize::Zeroizing;
+
+use crate::error::JobError;
 
 /// How often a pair is used before a fresh one takes its place.
 const USES: u32 = 128;
-/// The most pairs a key keeps: what three threads use in full batches. Further ones are dropped.
+/// The most pairs a key has in store: what three threads use in full batches. More threads make more while they
+/// work, and drop them.
 const KEPT: usize = 3 * LANES;
 /// Bytes of the longest modulus that runs in lanes.
 const MAX_LEN: usize = 512;
 
-/// A pair and what is left of its life.
+/// A value for each row of a batch, on the stack.
+pub(crate) type Rows<T> = SmallVec<[T; LANES]>;
+
+/// A pair and what is left of its life. Lives in one place in memory, where it is wiped.
 pub(crate) struct Pair {
     /// The pair itself.
     pub(crate) blinding: Blinding,
+    /// 0: the pair is worn, or has never been made.
     uses_left: u32,
+}
+
+impl Pair {
+    fn empty() -> Box<Self> {
+        Box::new(Self {
+            blinding: Blinding::empty(),
+            uses_left: 0,
+        })
+    }
+
+    const fn is_worn(&self) -> bool {
+        self.uses_left == 0
+    }
 }
 
 /// An RSA key as the lanes compute with it: constants made once, and pairs waiting for use.
 pub(crate) struct RsaLanes {
     /// The constants.
     pub(crate) key: RsaKey,
-    pairs: Mutex<Vec<Pair>>,
+    store: Mutex<Store>,
+}
+
+struct Store {
+    #[expect(
+        clippy::vec_box,
+        reason = "a pair is wiped where it lies; one that moves leaves a copy behind"
+    )]
+    waiting: Vec<Box<Pair>>,
+    /// Pairs that exist, waiting or in use.
+    made: usize,
 }
 
 impl fmt::Debug for RsaLanes {
@@ -44,72 +77,121 @@ impl fmt::Debug for RsaLanes {
 impl RsaLanes {
     /// A key without pairs; the first batch makes them.
     pub(crate) const fn new(key: RsaKey) -> Self {
+        let store = Store {
+            waiting: Vec::new(),
+            made: 0,
+        };
         Self {
             key,
-            pairs: Mutex::new(Vec::new()),
+            store: Mutex::new(store),
         }
     }
 
-    fn take(&self) -> Option<Pair> {
-        self.pairs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop()
+    /// A pair that waits, or an empty one.
+    fn take(&self) -> Box<Pair> {
+        let mut store = self.store();
+        store.waiting.pop().unwrap_or_else(|| {
+            store.made += 1;
+            Pair::empty()
+        })
     }
 
-    /// Gives a pair back after a use, or a fresh one for the first.
-    pub(crate) fn keep(&self, pair: Pair) {
-        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
-        if pair.uses_left > 0 && pairs.len() < KEPT {
-            pairs.push(pair);
+    /// An empty pair, if there is room for one more than those that exist.
+    fn spare(&self) -> Option<Box<Pair>> {
+        let mut store = self.store();
+        (store.made < KEPT).then(|| {
+            store.made += 1;
+            Pair::empty()
+        })
+    }
+
+    /// Gives a pair back after a good use, or a fresh one for the first.
+    pub(crate) fn keep(&self, pair: Box<Pair>) {
+        let mut store = self.store();
+        if store.waiting.len() < KEPT {
+            store.waiting.push(pair);
+        } else {
+            store.made = store.made.saturating_sub(1);
         }
+    }
+
+    /// Wipes a pair that is no good.
+    pub(crate) fn discard(&self, pair: Box<Pair>) {
+        drop(pair);
+        let mut store = self.store();
+        store.made = store.made.saturating_sub(1);
+    }
+
+    /// The data is whole after every statement, so a panic elsewhere leaves nothing broken.
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A pair for each of up to eight keys, waiting or fresh. `None` where randomness failed or a fresh pair
-/// did not pass its check.
-pub(crate) fn pairs_for(path: Path, keys: &[&RsaLanes]) -> Vec<Option<Pair>> {
-    let mut pairs: Vec<_> = keys.iter().map(|key| key.take()).collect();
-    let wanting: Vec<&RsaLanes> = keys
-        .iter()
-        .zip(&pairs)
-        .filter(|(_, pair)| pair.is_none())
-        .map(|(key, _)| *key)
-        .collect();
-    if !wanting.is_empty() {
-        // Eight cost as much as one: what is left over waits for the next batch.
-        let eight: Vec<&RsaLanes> = wanting.iter().copied().cycle().take(LANES).collect();
-        let mut fresh = make(path, &eight).into_iter().zip(eight);
-        for pair in pairs.iter_mut().filter(|pair| pair.is_none()) {
-            *pair = fresh.next().and_then(|(pair, _)| pair);
+/// A pair for each of up to eight keys, and a use of it. [`JobError::Failed`] where there was no randomness for a
+/// fresh one, [`JobError::CheckFailed`] where a fresh one did not pass its check.
+///
+/// Allocates only as long as a key has fewer than [`KEPT`] pairs.
+pub(crate) fn pairs_for(path: Path, keys: &[&RsaLanes]) -> Rows<Result<Box<Pair>, JobError>> {
+    let mut pairs: Rows<Box<Pair>> = keys.iter().map(|key| key.take()).collect();
+    let refusal = if pairs.iter().any(|pair| pair.is_worn()) && !renew(path, keys, &mut pairs) {
+        JobError::Failed
+    } else {
+        JobError::CheckFailed
+    };
+    let ready = |(mut pair, key): (Box<Pair>, &&RsaLanes)| {
+        if pair.is_worn() {
+            key.discard(pair);
+            return Err(refusal);
         }
-        for (pair, key) in fresh {
-            if let Some(pair) = pair {
-                key.keep(pair);
-            }
-        }
-    }
-    for pair in pairs.iter_mut().flatten() {
         pair.uses_left -= 1;
-    }
-    pairs
+        Ok(pair)
+    };
+    pairs.into_iter().zip(keys).map(ready).collect()
 }
 
-fn make(path: Path, keys: &[&RsaLanes]) -> Vec<Option<Pair>> {
+/// Writes fresh pairs over the worn ones; where they do not pass their check, worn ones remain. `false` if the
+/// random generator failed.
+fn renew(path: Path, keys: &[&RsaLanes], pairs: &mut [Box<Pair>]) -> bool {
     let mut random = Zeroizing::new([0; LANES * MAX_LEN]);
     if rand::fill(random.as_mut_slice()).is_err() {
-        return Vec::new();
+        return false;
     }
-    let len = keys.first().map_or(1, |key| key.key.size().bytes());
-    let random: Vec<&[u8]> = random.chunks_exact(len).take(keys.len()).collect();
-    let keys: Vec<&RsaKey> = keys.iter().map(|key| &key.key).collect();
-    rsa::blindings(path, &keys, &random)
+    let worn: Rows<(&RsaLanes, &mut Pair)> = (keys.iter().copied())
+        .zip(pairs.iter_mut().map(Box::as_mut))
+        .filter(|(_, pair)| pair.is_worn())
+        .collect();
+    // Eight cost as much as one, so other lanes make pairs for later.
+    let wanting: Rows<&RsaLanes> = worn.iter().map(|(key, _)| *key).collect();
+    let mut spares: Rows<(&RsaLanes, Box<Pair>)> = (wanting.iter().cycle().copied())
+        .take(LANES - wanting.len())
+        .filter_map(|key| Some((key, key.spare()?)))
+        .collect();
+    let all = worn
         .into_iter()
-        .map(|pair| {
-            pair.map(|blinding| Pair {
-                blinding,
-                uses_left: USES,
-            })
-        })
-        .collect()
+        .chain(spares.iter_mut().map(|(key, pair)| (*key, pair.as_mut())));
+    let len = keys.first().map_or(1, |key| key.key.size().bytes());
+    let (mut rows, mut lives) = (Rows::new(), Rows::new());
+    for ((key, pair), random) in all.zip(random.chunks_exact(len)) {
+        rows.push(Renewal {
+            key: &key.key,
+            random,
+            blinding: &mut pair.blinding,
+            correct: false,
+        });
+        lives.push(&mut pair.uses_left);
+    }
+    rsa::renew(path, &mut rows);
+    for (row, uses_left) in rows.iter().zip(lives) {
+        *uses_left = if row.correct { USES } else { 0 };
+    }
+    drop(rows);
+    for (key, pair) in spares {
+        if pair.is_worn() {
+            key.discard(pair);
+        } else {
+            key.keep(pair);
+        }
+    }
+    true
 }

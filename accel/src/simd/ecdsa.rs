@@ -28,6 +28,7 @@ use crate::class::KeyType;
 use crate::error::JobError;
 use crate::job::{Job, Operation};
 use crate::key::Key;
+use crate::simd::blinding::Rows;
 
 /// Bytes of the longest order.
 const MAX_LEN: usize = 48;
@@ -57,9 +58,6 @@ impl Input<'_> {
     }
 }
 
-/// One row on its way to a signature.
-type Row<'j, 'a> = (&'j mut Job<'a>, Input<'a>);
-
 /// The length of the order, for keys that sign in lanes.
 pub(crate) const fn scalar_len(key: &Key) -> Option<usize> {
     match key.key_type() {
@@ -78,37 +76,33 @@ pub(crate) const fn scalar_len(key: &Key) -> Option<usize> {
 /// [`JobError::Failed`], a lane without a valid signature as [`JobError::CheckFailed`]: the engine
 /// redoes both.
 pub(crate) fn run(path: Path, jobs: &mut [Job<'_>]) {
-    let mut rows = Vec::with_capacity(LANES);
+    let (mut rows, mut inputs) = (Rows::new(), Rows::new());
     for (number, job) in NUMBERS.iter().zip(jobs) {
         match prepare(job, number) {
-            Ok(input) => rows.push((job, input)),
+            Ok(input) => {
+                rows.push(job);
+                inputs.push(input);
+            }
             Err(error) => job.fail(error),
         }
     }
     let mut nonces = Zeroizing::new([[0; NONCE_LEN]; LANES]);
-    if !derive(path, &rows, &mut nonces) {
-        rows.iter_mut()
-            .for_each(|(job, _)| job.fail(JobError::Failed));
+    if !derive(path, &inputs, &mut nonces) {
+        rows.iter_mut().for_each(|job| job.fail(JobError::Failed));
         return;
     }
-    let requests: Vec<Request<'_>> = rows
+    let requests: Rows<Request<'_>> = inputs
         .iter()
         .zip(nonces.iter())
-        .map(|((_, input), nonce)| Request {
+        .map(|(input, nonce)| Request {
             key: input.key,
             digest: input.digest(),
             nonce,
         })
         .collect();
-    match rows.first().map(|(job, _)| job.key.key_type()) {
-        Some(KeyType::P384) => {
-            let signatures = sign_p384(path, &requests);
-            hand_out(&mut rows, &signatures);
-        }
-        _ => {
-            let signatures = sign_p256(path, &requests);
-            hand_out(&mut rows, &signatures);
-        }
+    match rows.first().map(|job| job.key.key_type()) {
+        Some(KeyType::P384) => hand_out(&mut rows, &sign_p384(path, &requests)),
+        _ => hand_out(&mut rows, &sign_p256(path, &requests)),
     }
 }
 
@@ -135,21 +129,21 @@ fn prepare<'a>(job: &Job<'a>, number: &'static [u8; 1]) -> Result<Input<'a>, Job
 }
 
 /// Makes the nonces of a batch; `false` if the random generator failed.
-fn derive(path: Path, rows: &[Row<'_, '_>], nonces: &mut [[u8; NONCE_LEN]; LANES]) -> bool {
+fn derive(path: Path, inputs: &[Input<'_>], nonces: &mut [[u8; NONCE_LEN]; LANES]) -> bool {
     let mut fresh = Zeroizing::new([0; 32]);
     if rand::fill(fresh.as_mut_slice()).is_err() {
         return false;
     }
-    let seeds: Vec<_> = rows.iter().map(|(_, input)| input.seed()).collect();
+    let seeds: Rows<_> = inputs.iter().map(Input::seed).collect();
     hmac_sha512(path, fresh.as_slice(), &seeds, nonces)
 }
 
 /// Encodes what was signed, fails what was not.
 fn hand_out<const B: usize>(
-    rows: &mut [Row<'_, '_>],
+    rows: &mut [&mut Job<'_>],
     signatures: &[Result<Signature<B>, SignError>; LANES],
 ) {
-    for ((job, _), signature) in rows.iter_mut().zip(signatures) {
+    for (job, signature) in rows.iter_mut().zip(signatures) {
         match signature {
             Ok(signature) => {
                 encode(signature, job.output);

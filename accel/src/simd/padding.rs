@@ -22,15 +22,14 @@ pub(crate) fn pkcs1(hash: Hash, value: &[u8], out: &mut [u8]) -> Result<(), NoEn
     if padding < 8 || value.len() != hash.len() {
         return Err(NoEncoding);
     }
-    let bytes = [0, 1]
-        .into_iter()
-        .chain(std::iter::repeat_n(0xff, padding))
-        .chain([0])
-        .chain(prefix.iter().copied())
-        .chain(value.iter().copied());
-    for (out, byte) in out.iter_mut().zip(bytes) {
-        *out = byte;
+    let (frame, content) = out.split_at_mut(padding + 3);
+    frame.fill(0xff);
+    if let [zero, one, .., end] = frame {
+        (*zero, *one, *end) = (0, 1, 0);
     }
+    let (info, hash) = content.split_at_mut(prefix.len());
+    info.copy_from_slice(prefix);
+    hash.copy_from_slice(value);
     Ok(())
 }
 

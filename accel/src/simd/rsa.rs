@@ -9,7 +9,7 @@ use crate::error::JobError;
 use crate::job::{Job, Operation};
 use crate::key::Key;
 use crate::parts::{RsaParts, USUAL_EXPONENT};
-use crate::simd::blinding::{RsaLanes, pairs_for};
+use crate::simd::blinding::{Rows, RsaLanes, pairs_for};
 use crate::simd::padding;
 
 /// Bytes of the longest modulus that runs in lanes.
@@ -52,7 +52,7 @@ pub(crate) fn lanes_of(key: &Key) -> Option<&RsaLanes> {
 /// [`JobError::Failed`], what does not pass the check as [`JobError::CheckFailed`]: the engine redoes
 /// both. Calls `between` about every 120 us.
 pub(crate) fn run(path: Path, jobs: &mut [Job<'_>], between: &mut dyn FnMut()) {
-    let mut rows = Vec::with_capacity(LANES);
+    let (mut rows, mut keys) = (Rows::new(), Rows::new());
     let mut messages = [[0; MAX_LEN]; LANES];
     for (job, message) in jobs.iter_mut().zip(&mut messages) {
         match job
@@ -62,19 +62,22 @@ pub(crate) fn run(path: Path, jobs: &mut [Job<'_>], between: &mut dyn FnMut()) {
             Ok((lanes, len)) => {
                 job.output.clear();
                 job.output.resize(len, 0);
-                rows.push((job, lanes, message.get(..len).unwrap_or_default()));
+                keys.push(lanes);
+                rows.push((job, message.get(..len).unwrap_or_default()));
             }
             Err(error) => job.fail(error),
         }
     }
-    let keys: Vec<&RsaLanes> = rows.iter().map(|(_, lanes, _)| *lanes).collect();
     let mut pairs = pairs_for(path, &keys);
-    let mut lanes = Vec::with_capacity(LANES);
-    let mut results = Vec::with_capacity(LANES);
-    for ((job, key, message), pair) in rows.into_iter().zip(&mut pairs) {
-        let Some(pair) = pair else {
-            job.fail(JobError::CheckFailed);
-            continue;
+    let mut lanes: Rows<Lane<'_>> = Rows::new();
+    let mut results = Rows::new();
+    for (((job, message), key), pair) in rows.into_iter().zip(&keys).zip(&mut pairs) {
+        let pair = match pair {
+            Ok(pair) => pair,
+            Err(error) => {
+                job.fail(*error);
+                continue;
+            }
         };
         lanes.push(Lane {
             key: &key.key,
@@ -86,17 +89,23 @@ pub(crate) fn run(path: Path, jobs: &mut [Job<'_>], between: &mut dyn FnMut()) {
         results.push(&mut job.result);
     }
     private_in_slices(path, &mut lanes, between);
-    for (lane, result) in lanes.iter().zip(results) {
-        *result = if lane.correct {
+    let correct: Rows<bool> = lanes.iter().map(|lane| lane.correct).collect();
+    drop(lanes);
+    for (result, correct) in results.into_iter().zip(&correct) {
+        *result = if *correct {
             Ok(())
         } else {
             Err(JobError::CheckFailed)
         };
     }
-    drop(lanes);
-    for (key, pair) in keys.into_iter().zip(pairs) {
-        if let Some(pair) = pair {
+    // Rows without a pair had no lane.
+    let used = keys.into_iter().zip(pairs);
+    let used = used.filter_map(|(key, pair)| Some((key, pair.ok()?)));
+    for ((key, pair), correct) in used.zip(correct) {
+        if correct {
             key.keep(pair);
+        } else {
+            key.discard(pair);
         }
     }
     for job in jobs {

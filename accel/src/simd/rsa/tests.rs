@@ -235,7 +235,7 @@ fn faulty(key: &Key) {
     });
     let broken = RsaLanes::new(broken.unwrap());
     for pair in pairs_for(Path::detect(), &[&sound; LANES]) {
-        broken.keep(pair.unwrap());
+        broken.keep(pair.unwrap_or_else(|error| panic!("{error}")));
     }
     key.lane_state().rsa.0.set(Some(Box::new(broken))).unwrap();
 }
@@ -301,6 +301,29 @@ fn a_faulty_lane_is_caught_redone_and_counted() {
             ),
             (1, 1, 8)
         );
+    }
+}
+
+/// A pair that belongs to another key fails every time, so it must be gone after the first.
+#[test]
+fn a_pair_whose_lane_failed_is_dropped() {
+    let owner = fresh_key(KeySize::Rsa2048);
+    for backend in backends() {
+        let key = fresh_key(KeySize::Rsa2048);
+        let foreign = pairs_for(Path::detect(), &[lanes_of(&owner).unwrap()]).remove(0);
+        let foreign = foreign.unwrap_or_else(|error| panic!("{error}"));
+        lanes_of(&key).unwrap().keep(foreign);
+        let run = || {
+            let mut output = Vec::new();
+            let operation = Operation::RsaPkcs1Sign(Hash::Sha256);
+            let mut jobs = [Job::new(&key, operation, &[0x55; 32], &mut output)];
+            backend.run(&mut jobs);
+            jobs[0].result
+        };
+        assert_eq!(run(), Err(JobError::CheckFailed));
+        for _ in 0..3 {
+            assert_eq!(run(), Ok(()), "{}", backend.name());
+        }
     }
 }
 
