@@ -16,14 +16,19 @@
 
 #![expect(
     unsafe_code,
-    reason = "the one file of this crate that calls C functions"
+    reason = "this file and its folder are the only ones of this crate that call C functions"
 )]
+
+mod digest;
+mod point;
 
 use std::ffi::c_int;
 use std::ptr::{NonNull, null, null_mut};
 
 use aws_lc_sys as sys;
 use zeroize::Zeroizing;
+
+pub(crate) use digest::digest;
 
 use crate::der;
 use crate::job::Hash;

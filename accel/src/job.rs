@@ -2,10 +2,14 @@
 
 use zeroize::Zeroize;
 
+use crate::aws_lc;
 use crate::class::KeyType;
 use crate::error::JobError;
 use crate::key::Key;
 use crate::key_exchange::KeyExchange;
+
+/// Length in bytes of the longest hash value.
+pub(crate) const MAX_HASH_LEN: usize = 64;
 
 /// The hash function whose value is signed. The caller has already hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +54,27 @@ impl Hash {
             Self::Sha384 => 48,
             Self::Sha512 => 64,
         }
+    }
+
+    /// The hash value of a message, for callers that are given the message; nothing for
+    /// [`Hash::Md5Sha1`], whose values always come from elsewhere. Allocates nothing.
+    #[must_use]
+    pub fn digest(self, message: &[u8]) -> Option<Digest> {
+        let bytes = aws_lc::digest(self, message)?;
+        Some(Digest { bytes, hash: self })
+    }
+}
+
+/// A hash value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest {
+    bytes: [u8; MAX_HASH_LEN],
+    hash: Hash,
+}
+
+impl AsRef<[u8]> for Digest {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.get(..self.hash.len()).unwrap_or(&self.bytes)
     }
 }
 
@@ -182,5 +207,43 @@ impl<'a> Job<'a> {
     pub fn fail(&mut self, error: JobError) {
         self.output.zeroize();
         self.result = Err(error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values for "abc" in the examples to FIPS 180-4.
+    #[test]
+    fn digests_are_those_of_the_standards() {
+        for (hash, expected) in [
+            (Hash::Sha1, "a9993e364706816aba3e25717850c26c9cd0d89d"),
+            (
+                Hash::Sha224,
+                "23097d223405d8228642a477bda255b32aadbce4bda0b3f7e36c9da7",
+            ),
+            (
+                Hash::Sha256,
+                "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            ),
+            (
+                Hash::Sha384,
+                "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7",
+            ),
+            (
+                Hash::Sha512,
+                "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+                 2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+            ),
+        ] {
+            let digest = hash.digest(b"abc").unwrap();
+            let text: String = digest
+                .as_ref()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            assert_eq!(text, expected, "{hash:?}");
+        }
     }
 }

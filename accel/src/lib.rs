@@ -17,6 +17,7 @@ mod parts;
 mod pem;
 #[cfg(feature = "pkcs11")]
 pub mod pkcs11;
+mod point;
 #[cfg(feature = "pkcs11")]
 mod public;
 mod simd;
@@ -30,11 +31,12 @@ pub use calibrate::{Cost, CostTable, MAX_FILL};
 pub use class::{Class, KeyType};
 pub use engine::{Counters, Engine, EngineChoice, EngineConfig};
 pub use error::{EngineError, JobError, KeyError, KeyFileError, KeyFileProblem};
-pub use job::{Hash, Job, Operation};
+pub use job::{Digest, Hash, Job, Operation};
 pub use key::{Key, KeyRules};
 pub use key_exchange::{KeyExchange, Prf, Seed};
 pub use key_table::{KeyIndex, KeyTable};
 pub use keystore::{LoadRules, LoadedKey, load_directory, load_file};
+pub use point::PointCurve;
 pub use simd::Lanes;
 pub use single::Single;
 pub use verify::VerifyRate;

@@ -1,6 +1,7 @@
 //! The signature algorithms a key server offers, and what each takes as input.
 
-use keyless_protocol::Opcode;
+use aws_lc_rs::digest;
+use keyless_protocol::{Opcode, SignatureScheme};
 
 use crate::error::Error;
 
@@ -128,6 +129,22 @@ impl SignatureAlgorithm {
         })
     }
 
+    /// What a server that only signs digests has to be asked for instead of `scheme`, and the input
+    /// made from the message; nothing where it cannot be asked.
+    pub(crate) fn instead_of(scheme: SignatureScheme, message: &[u8]) -> Option<(Self, Vec<u8>)> {
+        let algorithm = Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.scheme() == Some(scheme.as_u16()))?;
+        let hash = match algorithm.hash_len() {
+            None => return Some((algorithm, message.to_vec())),
+            Some(32) => &digest::SHA256,
+            Some(48) => &digest::SHA384,
+            Some(64) => &digest::SHA512,
+            Some(_) => return None,
+        };
+        Some((algorithm, digest::digest(hash, message).as_ref().to_vec()))
+    }
+
     /// Refuses an input that no server could sign with this algorithm.
     pub(crate) fn check(self, input: &[u8]) -> Result<(), Error> {
         match self.hash_len() {
@@ -157,6 +174,16 @@ mod tests {
             .filter_map(|a| a.scheme())
             .collect();
         assert_eq!(schemes.iter().collect::<HashSet<_>>().len(), schemes.len());
+    }
+
+    #[test]
+    fn every_scheme_but_ml_dsa_has_a_digest_operation_of_its_own() {
+        for scheme in SignatureScheme::ALL {
+            match SignatureAlgorithm::instead_of(scheme, b"message") {
+                Some((algorithm, input)) => algorithm.check(&input).unwrap(),
+                None => assert!(scheme.name().starts_with("mldsa"), "{scheme}"),
+            }
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use keyless_protocol::{ErrorCode, Reply, Request};
+use keyless_protocol::{ErrorCode, Opcode, Reply, Request};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use zeroize::Zeroize;
 
@@ -175,6 +175,10 @@ impl Calls {
             Link::Down { .. } => return Ok(None),
             Link::Closed => return Err(Error::Closed),
         };
+        if !extended && is_ours(request.opcode) {
+            // What a stock server would answer, were it sent what it does not know.
+            return Err(Error::Refused(ErrorCode::BadOpcode));
+        }
         if state.frames.len() > FRAMES_MAX {
             return Err(Error::Overloaded);
         }
@@ -352,6 +356,11 @@ impl Calls {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether only a server that understands our additions knows the operation.
+fn is_ours(opcode: Opcode) -> bool {
+    (Opcode::SignTls13..=Opcode::TicketKeys).contains(&opcode)
 }
 
 pub(crate) fn outcome(reply: Reply<'_>) -> Result<Vec<u8>, Error> {

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyless_protocol::{ErrorCode, KeyEntry, KeyList, Opcode, Request, ServerInfo};
+use keyless_protocol::{
+    ErrorCode, KeyEntry, KeyList, Opcode, Request, ServerInfo, SignatureScheme,
+};
 use tokio::time::Instant;
 
 use crate::algorithm::SignatureAlgorithm;
@@ -150,6 +152,82 @@ impl Client {
             ..Request::new(0, algorithm.opcode())
         };
         self.repeatable(request).await
+    }
+
+    /// Signs the string of a TLS 1.3 `CertificateVerify` (opcode 0x40): 64 spaces, the context
+    /// string, a zero byte and the transcript hash (RFC 8446, section 4.4.3). It is what a TLS
+    /// stack hands to a remote signer; the server checks that it is one, so that it needs to grant
+    /// nothing else.
+    ///
+    /// A server that does not know the operation, a stock one first of all, is asked to sign the
+    /// string's hash instead, which it checks nothing about. A refusal is never tried another way.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] with [`ErrorCode::Denied`] when the server does not have the key, does not
+    /// grant this use of it, the scheme does not fit it, or the string is another one; with
+    /// [`ErrorCode::BadOpcode`] for ML-DSA, when the server does not know the operation; any other
+    /// [`Error`].
+    pub async fn sign_tls13(
+        &self,
+        key: &KeyId,
+        scheme: SignatureScheme,
+        string: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        self.sign_checked(Opcode::SignTls13, key, scheme, string)
+            .await
+    }
+
+    /// Signs a TLS 1.3 handshake (opcode 0x40): its messages from the `ClientHello` to the server's
+    /// `Certificate`, with their heads, one after the other. The server reads them, holds them
+    /// against its rules, and makes the string of [`Client::sign_tls13`] from them itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::sign_tls13`]; there is no other way to ask a server that does not know the
+    /// operation.
+    pub async fn sign_tls13_handshake(
+        &self,
+        key: &KeyId,
+        scheme: SignatureScheme,
+        handshake: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        let request = signing(Opcode::SignTls13, key, scheme, handshake);
+        self.repeatable(request).await
+    }
+
+    /// Signs the string of a TLS 1.2 `ServerKeyExchange` (opcode 0x41): both randoms and the ECDHE
+    /// parameters (RFC 8422, section 5.4). Otherwise as [`Client::sign_tls13`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::sign_tls13`].
+    pub async fn sign_tls12(
+        &self,
+        key: &KeyId,
+        scheme: SignatureScheme,
+        string: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        self.sign_checked(Opcode::SignTls12, key, scheme, string)
+            .await
+    }
+
+    async fn sign_checked(
+        &self,
+        opcode: Opcode,
+        key: &KeyId,
+        scheme: SignatureScheme,
+        string: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        let request = signing(opcode, key, scheme, string);
+        let refusal = match self.repeatable(request).await {
+            Err(refusal @ Error::Refused(ErrorCode::BadOpcode)) => refusal,
+            result => return result,
+        };
+        match SignatureAlgorithm::instead_of(scheme, string) {
+            Some((algorithm, input)) => self.sign(key, algorithm, &input).await,
+            None => Err(refusal),
+        }
     }
 
     /// RSA-decrypts `ciphertext` (as long as the modulus) and returns the whole block with its
@@ -305,5 +383,20 @@ impl Client {
                 retry_after: Some(wait),
             })
         }
+    }
+}
+
+/// A request for a signature that the server checks the reason of.
+fn signing<'a>(
+    opcode: Opcode,
+    key: &KeyId,
+    scheme: SignatureScheme,
+    payload: &'a [u8],
+) -> Request<'a> {
+    Request {
+        ski: Some(key.ski()),
+        signature_scheme: Some(scheme.as_u16()),
+        payload,
+        ..Request::new(0, opcode)
     }
 }

@@ -176,6 +176,10 @@ fn advice(code: ErrorCode) -> &'static str {
             ": it does not hold the key, or does not grant this client the operation; its audit \
              log has the reason"
         }
+        ErrorCode::Denied => {
+            ": it does not hold the key, does not grant this client the operation, or what is to \
+             be signed is not what the operation signs; its audit log has the reason"
+        }
         ErrorCode::BadOpcode => ": it does not offer this operation",
         _ => "",
     }

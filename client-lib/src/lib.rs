@@ -25,7 +25,9 @@ pub use client::Client;
 pub use conn::Connection;
 pub use error::{ConfigError, Error, Fault};
 pub use key::KeyId;
-pub use keyless_protocol::{ErrorCode, KeyEntry, KeyList, Opcode, Reply, Request, ServerInfo, Ski};
+pub use keyless_protocol::{
+    ErrorCode, KeyEntry, KeyList, Opcode, Reply, Request, ServerInfo, SignatureScheme, Ski,
+};
 pub use observe::{Event, Observer};
 pub use operation::Operation;
 pub use tls::TlsIdentity;

@@ -14,9 +14,16 @@ pub(crate) fn server_info(state: &ServerState) -> Option<Vec<u8>> {
         server: "keyserver".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocol: "1.0".to_owned(),
-        capabilities: ["deadline", "extended-replies", "retry-after"]
-            .map(str::to_owned)
-            .to_vec(),
+        capabilities: [
+            "deadline",
+            "extended-replies",
+            "retry-after",
+            "tls12-sign",
+            "tls13-sign",
+            "tls13-transcript",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         opcodes: served().map(Opcode::as_byte).collect(),
         limits: InfoLimits {
             in_flight_per_connection: u32::try_from(limits.in_flight_per_connection)

@@ -16,6 +16,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod dispatch;
+pub mod handshake;
 pub mod limits;
 pub mod logging;
 pub mod placement;

@@ -7,6 +7,7 @@
 //! | [`drain`] | SIGTERM under load delivers every reply in flight |
 //! | [`churn`] | connections that are aborted, time out or are dropped leave no descriptor and no memory behind |
 //! | [`loadgen`] | a mixed load of the load generator is answered, and every answer verifies |
+//! | [`tls_edge`] | `openssl s_client` and curl accept a TLS server whose key is in the key server |
 //! | [`uring_rules`] | the faults of tokio-uring that the server works around stay worked around |
 #![expect(
     clippy::unwrap_used,
@@ -25,6 +26,7 @@ mod loadgen;
 mod operations;
 mod proc;
 mod reload;
+mod tls_edge;
 mod uring_rules;
 mod verify;
 

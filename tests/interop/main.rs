@@ -80,6 +80,7 @@ fn fixture(certificate: Certificate, keys: &[KeyKind]) -> Fixture {
         "sign-only",
         "decrypt-only",
         "one-key",
+        "tls-edge",
         "no-grant",
         "unknown",
     ] {
@@ -109,6 +110,7 @@ fn config() -> ServerConfig {
     config.clients.extend([
         ClientRule::new("sign-only", &["sign-digest"]),
         ClientRule::new("decrypt-only", &["decrypt-raw"]),
+        ClientRule::new("tls-edge", &["tls13-sign", "tls12-sign"]),
         no_grant,
         one_key,
     ]);
@@ -180,6 +182,11 @@ macro_rules! suites {
             #[test]
             fn opcodes_behind_an_rsa_certificate() {
                 run("opcodes", $variant, Certificate::Rsa, &KEYS);
+            }
+
+            #[test]
+            fn handshakes() {
+                run("handshakes", $variant, Certificate::Ecdsa, &KeyKind::ALL);
             }
 
             #[test]

@@ -45,3 +45,16 @@ pub fn python_with_cryptography() -> Option<PathBuf> {
     }
     found.map(Path::to_path_buf)
 }
+
+/// A program on the path, or `None` after saying that the test is skipped.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let found = env::var_os("PATH").and_then(|path| {
+        env::split_paths(&path)
+            .map(|directory| directory.join(name))
+            .find(|file| file.is_file())
+    });
+    if found.is_none() {
+        missing(&format!("the program {name}"));
+    }
+    found
+}

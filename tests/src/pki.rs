@@ -74,6 +74,12 @@ impl Pki {
         self.server_with(KeyPair::generate_for(&PKCS_RSA_SHA256).expect("an RSA server key"))
     }
 
+    /// The certificate, PEM, of a site `localhost` whose private key, PKCS#8 DER, is elsewhere.
+    pub fn site(&self, private_key: &[u8]) -> String {
+        let key = KeyPair::try_from(private_key).expect("a private key");
+        self.server_with(key).certificate
+    }
+
     fn server_with(&self, key: KeyPair) -> Identity {
         let mut params = named("localhost", Usage::Server);
         for address in ["127.0.0.1", "::1"] {

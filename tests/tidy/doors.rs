@@ -7,7 +7,10 @@ use crate::tree::{self, File};
 /// A crate, as code names it, and the only places that may name it.
 const DOORS: &[(&str, &[&str])] = &[
     // The C interface of AWS-LC, for what aws-lc-rs does not offer.
-    ("aws_lc_sys", &["accel/src/aws_lc.rs", "accel/benches/"]),
+    (
+        "aws_lc_sys",
+        &["accel/src/aws_lc.rs", "accel/src/aws_lc/", "accel/benches/"],
+    ),
     // io_uring: one of the two kinds of I/O thread.
     ("tokio_uring", &["keyserver/src/shard/"]),
     // TLS: the session of the server, of the client, and of tests that play a peer by hand.
@@ -37,6 +40,7 @@ const DOORS: &[(&str, &[&str])] = &[
 const UNSAFE: &[&str] = &[
     "accel/lanes/",
     "accel/src/aws_lc.rs",
+    "accel/src/aws_lc/",
     "accel/src/pkcs11/raw.rs",
     "tests/pkcs11-shim/",
     "accel/benches/crypto_mb.rs",

@@ -14,6 +14,7 @@
 //! | [`error`] | the error codes a server may answer with |
 //! | [`request`] | what a client sends |
 //! | [`reply`] | what a server sends |
+//! | [`scheme`] | the signature schemes of the operations that check what they sign |
 //! | [`info`] | the JSON documents of the two self-description operations |
 //!
 //! A client's half of one exchange:
@@ -52,6 +53,7 @@ pub mod item;
 pub mod opcode;
 pub mod reply;
 pub mod request;
+pub mod scheme;
 pub mod tag;
 
 pub use error::{EncodeError, ErrorCode};
@@ -63,4 +65,5 @@ pub use info::{InfoError, InfoLimits, KeyEntry, KeyList, KeyListRequest, ServerI
 pub use opcode::Opcode;
 pub use reply::{Reply, ReplyError, ReplyFault};
 pub use request::{Request, RequestError, RequestFault, Ski};
+pub use scheme::SignatureScheme;
 pub use tag::Tag;

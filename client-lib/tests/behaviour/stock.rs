@@ -1,6 +1,9 @@
 //! Against a stock server: TLS 1.2, version 1 of the protocol and nothing else.
 
-use keyserver_client::{Error, ErrorCode, KeyId, Opcode, Request, SignatureAlgorithm};
+use aws_lc_rs::digest::{SHA256, SHA384, digest};
+use keyserver_client::{
+    Error, ErrorCode, KeyId, Opcode, Request, SignatureAlgorithm, SignatureScheme,
+};
 
 use crate::support::{KEY, Server};
 
@@ -47,6 +50,43 @@ async fn nothing_beyond_version_1_is_sent() {
         );
         assert_eq!(frame.length, 1024, "padded");
     }
+}
+
+/// The operations that check what they sign become those that do not, and nothing about it shows.
+#[tokio::test]
+async fn tls_signatures_are_asked_for_by_digest() {
+    let server = Server::stock().await;
+    let client = server.client().await;
+    let key = KeyId::from_ski(KEY);
+    let string = [7; 130];
+    let sha256 = digest(&SHA256, &string);
+    let sha384 = digest(&SHA384, &string);
+    for (scheme, opcode, input) in [
+        (SignatureScheme::EcdsaP256Sha256, 0x15, sha256.as_ref()),
+        (SignatureScheme::RsaPssSha384, 0x36, sha384.as_ref()),
+        (SignatureScheme::Ed25519, 0x18, &string[..]),
+    ] {
+        let expected = [&[opcode], &KEY[..], input].concat();
+        let signature = client.sign_tls13(&key, scheme, &string).await.unwrap();
+        assert_eq!(signature, expected, "{scheme}");
+        let signature = client.sign_tls12(&key, scheme, &string).await.unwrap();
+        assert_eq!(signature, expected, "{scheme}");
+    }
+    // What no digest operation can do is refused without asking.
+    let asked = server.frames().len();
+    let scheme = SignatureScheme::MlDsa65;
+    for refusal in [
+        client.sign_tls13(&key, scheme, &string).await,
+        client
+            .sign_tls13_handshake(&key, SignatureScheme::Ed25519, &string)
+            .await,
+    ] {
+        assert!(
+            matches!(refusal, Err(Error::Refused(ErrorCode::BadOpcode))),
+            "{refusal:?}"
+        );
+    }
+    assert_eq!(server.frames().len(), asked);
 }
 
 #[tokio::test]

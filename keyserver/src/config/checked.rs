@@ -15,6 +15,7 @@ use keyless_protocol::info::ski_to_hex;
 
 use super::date::Date;
 use crate::limits;
+use crate::policy::conditions::Conditions;
 use crate::policy::rights::Rights;
 
 /// Everything `keyserver run` needs to know.
@@ -221,6 +222,8 @@ pub struct Grant {
     pub allow: Rights,
     /// The last day, in UTC, on which this grant counts.
     pub expires: Option<Date>,
+    /// What a TLS handshake must be like before it is signed.
+    pub conditions: Conditions,
     /// `FILE:LINE` of the grant, for warnings.
     pub origin: String,
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use keyless_protocol::info::ski_from_hex;
 
 use super::checked::{Client, Grant, KeyPattern, Match};
+use super::conditions;
 use super::date::Date;
 use super::raw::{Section, Value, suggest};
 use crate::policy::rights::{Right, Rights};
@@ -139,11 +140,13 @@ fn grant(entry: &Section<'_>) -> Option<Grant> {
         }
         date
     });
+    let conditions = conditions::read(entry, allow.unwrap_or_default());
     entry.finish();
     Some(Grant {
         keys: keys?,
         allow: allow?,
         expires,
+        conditions,
         origin: entry.origin(),
     })
 }

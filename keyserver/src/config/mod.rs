@@ -4,6 +4,7 @@
 mod build;
 pub mod checked;
 mod clients;
+mod conditions;
 mod date;
 mod keys;
 mod paths;

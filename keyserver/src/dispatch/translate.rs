@@ -1,9 +1,42 @@
 //! The one place that maps the protocol's opcodes to the engine's operations.
 
-use accel::{Hash, Operation};
-use keyless_protocol::{ErrorCode, Opcode};
+use accel::{Digest, Hash, Operation};
+use keyless_protocol::{ErrorCode, Opcode, SignatureScheme};
 
-use crate::policy::Admitted;
+use crate::handshake::CertificateVerify;
+use crate::handshake::certificate_verify::TranscriptHash;
+use crate::handshake::transcript::{TranscriptShape, message_hash_head};
+use crate::policy::{Admitted, Signs};
+
+/// What the engine has to do for an admitted request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Task<'p> {
+    /// What to do with the key.
+    pub(crate) operation: Operation,
+    /// What goes in.
+    pub(crate) input: Input<'p>,
+}
+
+/// The input of an operation: what the client sent, or what was made from it here.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Input<'p> {
+    /// The payload as it is.
+    Payload(&'p [u8]),
+    /// The hash value of what is signed.
+    Digest(Digest),
+    /// The string that a transcript leads to, for schemes that sign messages.
+    Message(CertificateVerify),
+}
+
+impl AsRef<[u8]> for Input<'_> {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Payload(payload) => payload,
+            Self::Digest(digest) => digest.as_ref(),
+            Self::Message(string) => string.as_ref(),
+        }
+    }
+}
 
 /// What the engine has to do for an admitted request.
 ///
@@ -12,15 +45,76 @@ use crate::policy::Admitted;
 /// [`ErrorCode::CryptoFailure`] when the key is of another type than the opcode needs, or the
 /// input has a length that no caller of that opcode can mean. A stock server signs anyway, which
 /// makes an oracle of it.
-pub(crate) fn translate(admitted: &Admitted, payload: &[u8]) -> Result<Operation, ErrorCode> {
-    let operation = operation(admitted.opcode()).ok_or(ErrorCode::BadOpcode)?;
-    if !admitted.key().supports(operation) {
+pub(crate) fn translate<'p>(admitted: &Admitted, payload: &'p [u8]) -> Result<Task<'p>, ErrorCode> {
+    let task = match admitted.signs() {
+        Some(signs) => signing(signs, payload).ok_or(ErrorCode::CryptoFailure)?,
+        None => Task {
+            operation: operation(admitted.opcode()).ok_or(ErrorCode::BadOpcode)?,
+            input: Input::Payload(payload),
+        },
+    };
+    if !admitted.key().supports(task.operation) {
         return Err(ErrorCode::CryptoFailure);
     }
-    if hash(operation).is_some_and(|hash| payload.len() != hash.len()) {
+    if hash(task.operation).is_some_and(|hash| task.input.as_ref().len() != hash.len()) {
         return Err(ErrorCode::CryptoFailure);
     }
-    Ok(operation)
+    Ok(task)
+}
+
+/// How to sign a string or a handshake that policy has read.
+fn signing(signs: Signs, payload: &[u8]) -> Option<Task<'_>> {
+    let operation = operation_of(signs.scheme)?;
+    let made = match signs.transcript {
+        None => None,
+        Some(shape) => Some(CertificateVerify::of(
+            transcript_hash(shape, payload)?.as_ref(),
+        )?),
+    };
+    let input = match (hash(operation), made) {
+        (Some(hash), Some(string)) => Input::Digest(hash.digest(string.as_ref())?),
+        (Some(hash), None) => Input::Digest(hash.digest(payload)?),
+        (None, Some(string)) => Input::Message(string),
+        (None, None) => Input::Payload(payload),
+    };
+    Some(Task { operation, input })
+}
+
+/// The hash value of a handshake. Only one with a retry, which few handshakes have, is copied.
+fn transcript_hash(shape: TranscriptShape, handshake: &[u8]) -> Option<Digest> {
+    let hash = match shape.hash {
+        TranscriptHash::Sha256 => Hash::Sha256,
+        TranscriptHash::Sha384 => Hash::Sha384,
+    };
+    let Some(length) = shape.replaced else {
+        return hash.digest(handshake);
+    };
+    let (first, rest) = handshake.split_at_checked(length)?;
+    let mut hashed = Vec::with_capacity(4 + hash.len() + rest.len());
+    hashed.extend_from_slice(&message_hash_head(shape.hash));
+    hashed.extend_from_slice(hash.digest(first)?.as_ref());
+    hashed.extend_from_slice(rest);
+    hash.digest(&hashed)
+}
+
+/// The operation of a signature scheme.
+fn operation_of(scheme: SignatureScheme) -> Option<Operation> {
+    Some(match scheme {
+        SignatureScheme::RsaPkcs1Sha256 => Operation::RsaPkcs1Sign(Hash::Sha256),
+        SignatureScheme::RsaPkcs1Sha384 => Operation::RsaPkcs1Sign(Hash::Sha384),
+        SignatureScheme::RsaPkcs1Sha512 => Operation::RsaPkcs1Sign(Hash::Sha512),
+        SignatureScheme::RsaPssSha256 => Operation::RsaPssSign(Hash::Sha256),
+        SignatureScheme::RsaPssSha384 => Operation::RsaPssSign(Hash::Sha384),
+        SignatureScheme::RsaPssSha512 => Operation::RsaPssSign(Hash::Sha512),
+        SignatureScheme::EcdsaP256Sha256 => Operation::EcdsaSign(Hash::Sha256),
+        SignatureScheme::EcdsaP384Sha384 => Operation::EcdsaSign(Hash::Sha384),
+        SignatureScheme::Ed25519 => Operation::Ed25519Sign,
+        SignatureScheme::MlDsa44 | SignatureScheme::MlDsa65 | SignatureScheme::MlDsa87 => {
+            Operation::MlDsaSign
+        }
+        // A scheme that the codec learns later is not served until it stands here.
+        _ => return None,
+    })
 }
 
 /// The operation of an opcode, if it uses a private key as it is.
@@ -55,3 +149,6 @@ fn hash(operation: Operation) -> Option<Hash> {
         Operation::RsaPrivate | Operation::Ed25519Sign | Operation::MlDsaSign => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

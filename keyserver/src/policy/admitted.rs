@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use accel::{Key, KeyIndex};
-use keyless_protocol::{ErrorCode, Opcode, Request};
+use keyless_protocol::{ErrorCode, Opcode, Request, SignatureScheme};
 
 use super::rights::Right;
 use super::rules::ClientId;
+use crate::handshake::{Claim, Fault, Statement, TranscriptShape};
 use crate::snapshot::Snapshot;
 
 /// Proof that policy allowed one key operation. Only [`admit`] makes it.
@@ -22,6 +23,16 @@ pub struct Admitted {
     client: ClientId,
     opcode: Opcode,
     right: Right,
+    signs: Option<Signs>,
+}
+
+/// What an operation that checks what it signs has found, and is allowed to sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signs {
+    /// With this scheme, which fits the key.
+    pub scheme: SignatureScheme,
+    /// The payload is a handshake of this shape; otherwise it is the string to be signed.
+    pub transcript: Option<TranscriptShape>,
 }
 
 impl Admitted {
@@ -60,6 +71,12 @@ impl Admitted {
     pub fn right(&self) -> Right {
         self.right
     }
+
+    /// How the payload is signed, where the operation has checked what it is.
+    #[must_use]
+    pub fn signs(&self) -> Option<Signs> {
+        self.signs
+    }
 }
 
 /// A request that may not be carried out.
@@ -83,8 +100,10 @@ pub enum RefusalReason {
     NoKeyNamed,
     /// No such key is loaded.
     UnknownKey,
-    /// No grant in force gives the right.
+    /// No grant in force gives the right, or the conditions of those that do are not met.
     NoRight(Right),
+    /// What is to be signed is not what a TLS server signs, or not with this key.
+    NotTls(Fault),
 }
 
 impl RefusalReason {
@@ -97,15 +116,18 @@ impl RefusalReason {
             Self::NoKeyNamed => "no-key-named",
             Self::UnknownKey => "unknown-key",
             Self::NoRight(_) => "acl",
+            Self::NotTls(_) => "not-tls",
         }
     }
 
     const fn refusal(self) -> Refusal {
         let code = match self {
             Self::NotServed => ErrorCode::BadOpcode,
-            Self::UnknownClient | Self::NoKeyNamed | Self::UnknownKey | Self::NoRight(_) => {
-                ErrorCode::KeyNotFound
-            }
+            Self::UnknownClient
+            | Self::NoKeyNamed
+            | Self::UnknownKey
+            | Self::NoRight(_)
+            | Self::NotTls(_) => ErrorCode::Denied,
         };
         Refusal { code, reason: self }
     }
@@ -118,7 +140,10 @@ impl fmt::Display for RefusalReason {
             Self::UnknownClient => f.write_str("the certificate fits no [[clients]] entry"),
             Self::NoKeyNamed => f.write_str("the request names no key (SKI or digest)"),
             Self::UnknownKey => f.write_str("no such key is loaded"),
-            Self::NoRight(right) => write!(f, "no grant in force gives {right} on this key"),
+            Self::NoRight(right) => {
+                write!(f, "no grant in force gives {right} on this key for this")
+            }
+            Self::NotTls(fault) => fault.fmt(f),
         }
     }
 }
@@ -128,28 +153,51 @@ impl fmt::Display for RefusalReason {
 /// The key is looked up by SKI; the certificate digest counts where no SKI was sent. Ping, server
 /// information and the key list need no decision: they are open to every authenticated client.
 ///
+/// Every step is taken whatever the ones before it found, so that a refusal costs the same
+/// whether the key does not exist, the client has no right to it, or what it wants signed is not
+/// what it says.
+///
 /// # Errors
 ///
 /// [`Refusal`] with [`ErrorCode::BadOpcode`] for an operation that is not served, and with
-/// [`ErrorCode::KeyNotFound`] for everything else.
+/// [`ErrorCode::Denied`], which stock clients read as "key not found", for everything else.
 pub fn admit(
     snapshot: &Arc<Snapshot>,
     client: Option<ClientId>,
     request: &Request<'_>,
 ) -> Result<Admitted, Refusal> {
+    /// A position that no key has: the grants are gone through for it all the same.
+    const NO_KEY: u32 = u32::MAX;
     let Some(right) = Right::required_by(request.opcode) else {
         return Err(RefusalReason::NotServed.refusal());
     };
-    let (key_index, key) = match (request.ski, request.digest) {
+    let claim = Claim::read(request.opcode, request.signature_scheme, request.payload);
+    let found = match (request.ski, request.digest) {
         (Some(ski), _) => snapshot.keys.by_ski(&ski),
         (None, Some(digest)) => snapshot.keys.by_digest(&digest),
-        (None, None) => return Err(RefusalReason::NoKeyNamed.refusal()),
-    }
-    .ok_or(RefusalReason::UnknownKey.refusal())?;
+        (None, None) => None,
+    };
+    let position = found.as_ref().map_or(NO_KEY, |(index, _)| index.0);
+    let read = claim.as_ref().ok().and_then(Option::as_ref);
+    let allowed =
+        client.is_some_and(|client| snapshot.policy.allows(client, position, right, read));
+    let Some((key_index, key)) = found else {
+        let unnamed = request.ski.is_none() && request.digest.is_none();
+        return Err(if unnamed {
+            RefusalReason::NoKeyNamed.refusal()
+        } else {
+            RefusalReason::UnknownKey.refusal()
+        });
+    };
     let client = client.ok_or(RefusalReason::UnknownClient.refusal())?;
-    if !snapshot.policy.allows(client, key_index.0, right) {
+    let claim = claim.map_err(|fault| RefusalReason::NotTls(fault).refusal())?;
+    if !allowed {
         return Err(RefusalReason::NoRight(right).refusal());
     }
+    let signs = claim
+        .map(|claim| signs(&claim, key))
+        .transpose()
+        .map_err(|fault| RefusalReason::NotTls(fault).refusal())?;
     Ok(Admitted {
         snapshot: Arc::clone(snapshot),
         key: Arc::clone(key),
@@ -157,5 +205,25 @@ pub fn admit(
         client,
         opcode: request.opcode,
         right,
+        signs,
+    })
+}
+
+/// Holds what is to be signed against the key.
+fn signs(claim: &Claim<'_>, key: &Key) -> Result<Signs, Fault> {
+    let version = claim.statement.version();
+    if !version.lets(key.key_type(), claim.scheme) {
+        return Err(Fault("the signature scheme does not fit the key"));
+    }
+    let transcript = match &claim.statement {
+        Statement::Transcript(transcript) if transcript.public_key() != key.spki_der() => {
+            return Err(Fault("the handshake shows the certificate of another key"));
+        }
+        Statement::Transcript(transcript) => Some(transcript.shape()),
+        Statement::CertificateVerify | Statement::ServerKeyExchange(_) => None,
+    };
+    Ok(Signs {
+        scheme: claim.scheme,
+        transcript,
     })
 }

@@ -6,12 +6,14 @@
 //! therefore does not compile.
 
 pub mod admitted;
+pub mod conditions;
 pub mod identity;
 pub mod listing;
 pub mod rights;
 pub mod rules;
 
-pub use admitted::{Admitted, Refusal, RefusalReason, admit};
+pub use admitted::{Admitted, Refusal, RefusalReason, Signs, admit};
+pub use conditions::{Conditions, ServerName};
 pub use identity::PeerIdentity;
 pub use listing::key_list;
 pub use rights::{Right, Rights};

@@ -5,6 +5,8 @@ use std::fmt;
 use accel::KeyType;
 use keyless_protocol::Opcode;
 
+use crate::handshake::Version;
+
 /// One right, as written in `allow = [...]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -77,14 +79,19 @@ impl Right {
     /// and `keyserver check` says so.
     #[must_use]
     pub const fn is_served(self) -> bool {
-        matches!(self, Self::SignDigest | Self::DecryptRaw)
+        matches!(
+            self,
+            Self::Tls13Sign | Self::Tls12Sign | Self::SignDigest | Self::DecryptRaw
+        )
     }
 
     /// Whether the right can be used with a key of this type.
     #[must_use]
     pub const fn fits(self, key: KeyType) -> bool {
         match self {
-            // No opcode of this version signs with ML-DSA.
+            Self::Tls13Sign => Version::Tls13.has_a_scheme_for(key),
+            Self::Tls12Sign => Version::Tls12.has_a_scheme_for(key),
+            // ML-DSA signs messages, not digests.
             Self::SignDigest => {
                 !matches!(key, KeyType::MlDsa44 | KeyType::MlDsa65 | KeyType::MlDsa87)
             }
@@ -114,6 +121,8 @@ impl Right {
             | Opcode::RsaPssSignSha384
             | Opcode::RsaPssSignSha512 => Some(Self::SignDigest),
             Opcode::RsaDecrypt | Opcode::RsaDecryptRaw => Some(Self::DecryptRaw),
+            Opcode::SignTls13 => Some(Self::Tls13Sign),
+            Opcode::SignTls12 => Some(Self::Tls12Sign),
             _ => None,
         }
     }
@@ -195,6 +204,8 @@ mod tests {
             let expected = match opcode.as_byte() {
                 0x01 | 0x08 => Some(Right::DecryptRaw),
                 0x02..=0x07 | 0x12..=0x18 | 0x35..=0x37 => Some(Right::SignDigest),
+                0x40 => Some(Right::Tls13Sign),
+                0x41 => Some(Right::Tls12Sign),
                 _ => None,
             };
             assert_eq!(Right::required_by(opcode), expected, "{opcode:?}");
@@ -214,11 +225,18 @@ mod tests {
     }
 
     #[test]
+    fn tls_signing_is_for_keys_with_a_scheme() {
+        assert!(Right::Tls13Sign.fits(KeyType::MlDsa65));
+        assert!(!Right::Tls13Sign.fits(KeyType::P521));
+        assert!(Right::Tls12Sign.fits(KeyType::P521));
+        assert!(!Right::Tls12Sign.fits(KeyType::Ed25519));
+    }
+
+    #[test]
     fn raw_decryption_is_for_rsa_keys_only() {
         assert!(Right::DecryptRaw.fits(KeyType::Rsa { bits: 2048 }));
         assert!(!Right::DecryptRaw.fits(KeyType::P256));
         assert!(Right::SignDigest.fits(KeyType::Ed25519));
         assert!(!Right::SignDigest.fits(KeyType::MlDsa44));
-        assert!(!Right::Tls13Sign.fits(KeyType::P256));
     }
 }

@@ -118,8 +118,8 @@ impl<S: Stream> Shard<S> {
         admitted: Admitted,
         now: Instant,
     ) {
-        let operation = match translate(&admitted, request.payload) {
-            Ok(operation) => operation,
+        let task = match translate(&admitted, request.payload) {
+            Ok(task) => task,
             Err(code) => {
                 self.metrics().request(
                     request.opcode,
@@ -148,8 +148,8 @@ impl<S: Stream> Shard<S> {
         job.extended = request.extended;
         job.class = admitted.key().class();
         job.client = client_of(&admitted);
-        job.operation = operation;
-        job.input.extend_from_slice(request.payload);
+        job.operation = task.operation;
+        job.input.extend_from_slice(task.input.as_ref());
         job.admitted = Some(admitted);
         job.admitted_at = now;
         job.deadline = now + patience;

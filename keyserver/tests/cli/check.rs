@@ -53,7 +53,7 @@ fn what_cannot_start_says_why_and_ends_with_2() {
 fn check_reports_what_is_right_and_warns_without_failing() {
     let site = Site::new();
     site.add_key("shop");
-    site.configure(&MINIMAL.replace("\"sign-digest\"]", "\"decrypt-raw\"]"));
+    site.configure(&MINIMAL.replace("\"sign-digest\"]", "\"delegate\", \"decrypt-raw\"]"));
     let output = keyserver(&["check", "--config", text(&site.config())]);
     assert!(output.status.success(), "{}", stderr(&output));
     let report = stdout(&output);
@@ -67,7 +67,7 @@ fn check_reports_what_is_right_and_warns_without_failing() {
         "{report}"
     );
     assert!(
-        report.contains("no operation of this version uses tls13-sign, tls12-sign"),
+        report.contains("no operation of this version uses delegate;"),
         "{report}"
     );
     assert!(
