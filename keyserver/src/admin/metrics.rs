@@ -24,6 +24,9 @@ use super::shards::{Shards, ShardsCollector, encode_one};
 use crate::clock;
 use crate::dispatch::Dispatcher;
 
+/// The reason of those that found no room.
+const OVERLOAD: &str = "overload";
+
 type Labels = Vec<(&'static str, &'static str)>;
 
 /// All figures. Cheap to call from any thread.
@@ -38,6 +41,8 @@ pub struct Metrics {
 #[derive(Debug, Clone)]
 struct Control {
     rejected: Family<Labels, Counter>,
+    /// Of the rejected, those that may come in their hundred thousands.
+    overloaded: Counter,
     handshakes: Family<Labels, Counter>,
     resumed: Counter,
     full: Counter,
@@ -90,6 +95,10 @@ impl Metrics {
 
     /// A request was not carried out.
     pub fn rejected(&self, reason: &'static str) {
+        if reason == OVERLOAD {
+            self.control.overloaded.inc();
+            return;
+        }
         self.control
             .rejected
             .get_or_create(&vec![("reason", reason)])
@@ -224,11 +233,13 @@ impl Metrics {
 impl Control {
     fn new() -> Self {
         let handshakes = Family::<Labels, Counter>::default();
+        let rejected = Family::<Labels, Counter>::default();
         Self {
             resumed: handshakes.get_or_create_owned(&vec![("resumed", "yes")]),
             full: handshakes.get_or_create_owned(&vec![("resumed", "no")]),
             handshakes,
-            rejected: Family::default(),
+            overloaded: rejected.get_or_create_owned(&vec![("reason", OVERLOAD)]),
+            rejected,
             handshake_failures: Family::default(),
             last_reload_ok: Gauge::default(),
             last_reload_time: Gauge::default(),

