@@ -29,7 +29,7 @@ mod crypto_mb;
 use std::hint::black_box;
 use std::time::Duration;
 
-use accel::{Backend, Hash, Job, Key, Lanes, Operation, Single};
+use accel::{Backend, Class, Hash, Job, Key, Lanes, Operation, Single};
 use accel_lanes::vector::{Kernel, Vector, run};
 use accel_lanes::{Path, Row};
 use aws_lc_rs::rand::SystemRandom;
@@ -67,6 +67,9 @@ fn main() {
     }
     heading();
     rows(lanes, library, rate);
+    if let Some(lanes) = lanes {
+        prepared(lanes);
+    }
 }
 
 fn heading() {
@@ -133,6 +136,53 @@ fn rows(lanes: Option<Lanes>, library: Option<CryptoMb>, rate: Option<f64>) {
         let mut entrants = ours(der, Operation::EcdsaSign(hash), lanes);
         entrants.extend(ecdsa_rivals(der, hash, library));
         row(name, entrants, None);
+    }
+}
+
+/// What a signature costs whose nonce was prepared in idle time, and the preparation, which is not part of it.
+fn prepared(lanes: Lanes) {
+    println!();
+    let keys: [(Class, &[u8], Hash); 2] = [
+        (
+            Class::P256,
+            include_bytes!("../src/calibrate/p256.der"),
+            Hash::Sha256,
+        ),
+        (
+            Class::P384,
+            include_bytes!("../src/calibrate/p384.der"),
+            Hash::Sha384,
+        ),
+    ];
+    for (class, der, hash) in keys {
+        let key = Key::from_bytes(der).expect("a good key");
+        let input = vec![0x5a; hash.len()];
+        let mut outputs = vec![Vec::new(); LANES];
+        let mut time = |backend: &dyn Backend| {
+            let mut jobs: Vec<_> = (outputs.iter_mut())
+                .map(|output| Job::new(&key, Operation::EcdsaSign(hash), &input, output))
+                .collect();
+            let before = thread_time();
+            backend.run(&mut jobs);
+            let time = thread_time().saturating_sub(before);
+            assert!(jobs.iter().all(|job| job.result.is_ok()));
+            time
+        };
+        let (mut alone, mut with) = (Vec::new(), Vec::new());
+        for _ in 0..3000 {
+            while lanes.prepared(class) < LANES {
+                assert!(lanes.prepare());
+            }
+            with.push(time(&lanes));
+            alone.push(time(&Single));
+        }
+        let [alone, with] = [&mut alone, &mut with].map(|samples| median(samples).as_secs_f64());
+        println!(
+            "{:<8} with prepared nonces: {:.0} ops/s in lanes, {:.1} times single",
+            class.name(),
+            8.0 / with,
+            alone / with
+        );
     }
 }
 

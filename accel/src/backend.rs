@@ -26,6 +26,18 @@ pub trait Backend: Send + Sync {
         operation.fits(key.key_type())
     }
 
+    /// Does some of the work of later jobs in this thread: up to about 100 us of it, for no job in particular. `false`
+    /// when there is nothing, or nothing more, to prepare.
+    fn prepare(&self) -> bool {
+        false
+    }
+
+    /// How many jobs of `class` this thread has prepared work for.
+    fn prepared(&self, class: Class) -> usize {
+        let _ = class;
+        0
+    }
+
     /// Runs every job: fills `output` and sets `result` of each, in place, whatever happens to its
     /// neighbours. Rows may carry different keys and operations; the engine passes at most
     /// [`Backend::lanes`] rows of one class where that is more than 1.

@@ -24,6 +24,7 @@ use zeroize::Zeroize;
 use crate::alarm::{AlarmQueue, Alarms, Check};
 use crate::backend::Backend;
 use crate::calibrate::{CostTable, MAX_FILL};
+use crate::class::Class;
 use crate::error::{EngineError, JobError};
 use crate::job::{Job, Operation};
 use crate::simd::Lanes;
@@ -100,6 +101,7 @@ pub struct Engine {
     sampler: Sampler,
     counters: AtomicCounters,
     alarms: AlarmQueue,
+    precompute: bool,
 }
 
 impl fmt::Debug for Engine {
@@ -151,7 +153,35 @@ impl Engine {
             sampler: Sampler::new(config.verify_ecdsa),
             counters: AtomicCounters::default(),
             alarms: AlarmQueue::new(),
+            precompute: false,
         })
+    }
+
+    /// Lets [`Self::idle`] work on nonces of ECDSA before there is anything to sign. A decision about security, and off
+    /// unless it is called: such nonces are as good as the random generator, and not also a hash of key and digest;
+    /// they lie in memory, and a copy of the machine would use them twice. `docs/configuration.md` says more.
+    #[must_use]
+    pub const fn precompute_ecdsa(mut self) -> Self {
+        self.precompute = true;
+        self
+    }
+
+    /// Whether [`Self::precompute_ecdsa`] was called.
+    #[must_use]
+    pub const fn precomputes(&self) -> bool {
+        self.precompute
+    }
+
+    /// To be called by a thread that has no job to run: does some of the work of later ones, up to about 100 us of it. `false`
+    /// when there is nothing to prepare. What a thread prepares it uses itself.
+    pub fn idle(&self) -> bool {
+        self.precompute && self.lanes.as_deref().is_some_and(Backend::prepare)
+    }
+
+    /// How many jobs of `class` the calling thread has prepared for, see [`Self::idle`].
+    #[must_use]
+    pub fn prepared(&self, class: Class) -> usize {
+        (self.lanes.as_deref()).map_or(0, |lanes| lanes.prepared(class))
     }
 
     /// Name of the fastest backend in use, for logs and metrics.
@@ -246,7 +276,9 @@ impl Engine {
             .take(width)
             .take_while(|job| job.key.class() == class && takes(job))
             .count();
-        let batch = self.choice == EngineChoice::Lanes || self.costs.prefers_batch(class, fill);
+        let batch = self.choice == EngineChoice::Lanes
+            || self.costs.prefers_batch(class, fill)
+            || lanes.prepared(class) >= fill;
         (fill, batch)
     }
 
@@ -320,7 +352,6 @@ fn answer_key_exchange(job: &mut Job<'_>) {
 mod tests {
     use super::*;
     use crate::alarm::MAX_ALARMS;
-    use crate::class::Class;
     use crate::job::Hash;
     use crate::key::Key;
 

@@ -29,8 +29,8 @@ mod signatures;
 mod vectors;
 
 use accel::{
-    Backend, Engine, EngineChoice, EngineConfig, Job, JobError, Key, KeyRules, Lanes, Operation,
-    Single, VerifyRate,
+    Backend, Class, Engine, EngineChoice, EngineConfig, Job, JobError, Key, KeyRules, Lanes,
+    Operation, Single, VerifyRate,
 };
 
 /// Every way of computing.
@@ -44,10 +44,55 @@ fn backends() -> Vec<Box<dyn Backend>> {
         Some(lanes) => backends.push(Box::new(lanes)),
         None => println!("no AVX-512 IFMA here: the lanes run as their portable twin only"),
     }
+    backends.push(Box::new(Foresighted));
     for backend in &backends {
         println!("backend {}", backend.name());
     }
     backends
+}
+
+/// Lanes in a thread that has prepared nonces for whatever comes.
+struct Foresighted;
+
+impl Foresighted {
+    fn lanes() -> Lanes {
+        Lanes::detect().unwrap_or_else(Lanes::portable)
+    }
+}
+
+impl Backend for Foresighted {
+    fn name(&self) -> &'static str {
+        "lanes-prepared"
+    }
+
+    fn lanes(&self, class: Class) -> usize {
+        Self::lanes().lanes(class)
+    }
+
+    fn checks_results(&self) -> bool {
+        true
+    }
+
+    fn accepts(&self, key: &Key, operation: Operation) -> bool {
+        Self::lanes().accepts(key, operation)
+    }
+
+    fn run(&self, jobs: &mut [Job<'_>]) {
+        let lanes = Self::lanes();
+        let before = [Class::P256, Class::P384].map(|class| {
+            while lanes.prepared(class) < jobs.len() {
+                assert!(lanes.prepare());
+            }
+            lanes.prepared(class)
+        });
+        lanes.run(jobs);
+        // Whatever was signed was signed with a prepared nonce, and each was used once.
+        for (class, before) in [Class::P256, Class::P384].into_iter().zip(before) {
+            let is_signed = |job: &&Job<'_>| job.key.class() == class && job.result.is_ok();
+            let signed = jobs.iter().filter(is_signed).count();
+            assert_eq!(before - lanes.prepared(class), signed);
+        }
+    }
 }
 
 /// The engine as the server uses it, held to the same suite.
@@ -69,7 +114,7 @@ impl Backend for WholeEngine {
         "engine"
     }
 
-    fn lanes(&self, _: accel::Class) -> usize {
+    fn lanes(&self, _: Class) -> usize {
         1
     }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backoff::Backoff;
 use crate::calls::{Calls, Link, SLOTS_MAX};
 use crate::client::Client;
 use crate::driver;
@@ -31,7 +30,6 @@ impl ClientBuilder {
                 identity,
                 connect_limit,
                 silence,
-                wait_longest: Backoff::LONGEST,
             },
             deadline: Duration::from_secs(2),
             in_flight: 256,
@@ -92,10 +90,9 @@ impl ClientBuilder {
         let established = establish(&self.target).await?;
         let calls = Arc::new(Calls::new(self.in_flight, self.queue));
         calls.set_link(Link::Up {
-            capabilities: established.capabilities.clone(),
+            extended: established.extended,
         });
-        let run = driver::run(Arc::clone(&calls), self.target, Some(established), |_| {});
-        tokio::spawn(run);
+        tokio::spawn(driver::run(Arc::clone(&calls), self.target, established));
         Ok(Client::new(calls, self.deadline))
     }
 }

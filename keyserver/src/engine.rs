@@ -16,7 +16,7 @@ const CALIBRATION: Duration = Duration::from_millis(50);
 ///
 /// `engine = "lanes"` on a processor without them, or an engine whose first operations fail.
 pub(crate) fn build(config: &config::Accel) -> Result<Engine, EngineError> {
-    Engine::new(EngineConfig {
+    let engine = Engine::new(EngineConfig {
         engine: match config.engine {
             config::EngineChoice::Auto => accel::EngineChoice::Auto,
             config::EngineChoice::Lanes => accel::EngineChoice::Lanes,
@@ -24,5 +24,10 @@ pub(crate) fn build(config: &config::Accel) -> Result<Engine, EngineError> {
         },
         verify_ecdsa: config.verify_ecdsa,
         calibration: CALIBRATION,
+    })?;
+    Ok(if config.precompute_ecdsa {
+        engine.precompute_ecdsa()
+    } else {
+        engine
     })
 }

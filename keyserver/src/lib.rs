@@ -27,7 +27,6 @@ pub mod tls;
 
 mod acceptor;
 mod alarm;
-mod door;
 mod engine;
 mod framing;
 mod info;

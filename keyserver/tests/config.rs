@@ -48,6 +48,7 @@ fn defaults_are_as_documented() {
     assert_eq!(config.io.backend, IoBackend::Auto);
     assert_eq!(config.accel.engine, EngineChoice::Auto);
     assert_eq!(config.accel.verify_ecdsa, VerifyRate::permille(10));
+    assert!(!config.accel.precompute_ecdsa);
     assert_eq!(config.limits.connections, 10_000);
     assert_eq!(config.limits.in_flight_per_connection, 256);
     assert_eq!(config.limits.output_bytes, 256 * 1024);

@@ -13,22 +13,26 @@
 //! hash of the secret key and the digest, as in RFC 6979 and RFC 8032, and with a known digest and a
 //! good generator it is random. A nonce is used once and wiped with its batch.
 //!
+//! Where nonces were prepared in idle time (`prepared.rs`, off by default), those are used instead.
+//!
 //! **Faults.** The kernel proves that each nonce's point lies on the curve. A lane where it does not, or
 //! where the nonce cannot be used (a case of probability 2^-255), has no signature: the engine counts
 //! it, and has the reference backend sign with a nonce of its own.
 
 use accel_lanes::curve::{
-    MAX_MESSAGE, NONCE_LEN, Request, SignError, Signature, hmac_sha512, sign_p256, sign_p384,
+    MAX_MESSAGE, NONCE_LEN, PreparedRequest, Request, SignError, Signature, hmac_sha512, sign_p256,
+    sign_p384, sign_prepared_p256, sign_prepared_p384,
 };
 use accel_lanes::{LANES, Path};
 use aws_lc_rs::rand;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::class::KeyType;
+use crate::class::{Class, KeyType};
 use crate::error::JobError;
 use crate::job::{Job, Operation};
 use crate::key::Key;
 use crate::simd::blinding::Rows;
+use crate::simd::prepared::{self, Curve};
 
 /// Bytes of the longest order.
 const MAX_LEN: usize = 48;
@@ -86,6 +90,12 @@ pub(crate) fn run(path: Path, jobs: &mut [Job<'_>]) {
             Err(error) => job.fail(error),
         }
     }
+    let Some(curve) = rows.first().and_then(|job| curve_of(job.key.class())) else {
+        return;
+    };
+    if sign_prepared(path, curve, &mut rows, &inputs) {
+        return;
+    }
     let mut nonces = Zeroizing::new([[0; NONCE_LEN]; LANES]);
     if !derive(path, &inputs, &mut nonces) {
         rows.iter_mut().for_each(|job| job.fail(JobError::Failed));
@@ -100,9 +110,64 @@ pub(crate) fn run(path: Path, jobs: &mut [Job<'_>]) {
             nonce,
         })
         .collect();
-    match rows.first().map(|job| job.key.key_type()) {
-        Some(KeyType::P384) => hand_out(&mut rows, &sign_p384(path, &requests)),
-        _ => hand_out(&mut rows, &sign_p256(path, &requests)),
+    match curve {
+        Curve::P256 => hand_out(&mut rows, &sign_p256(path, &requests)),
+        Curve::P384 => hand_out(&mut rows, &sign_p384(path, &requests)),
+    }
+}
+
+/// Signs with nonces that this thread has prepared; `false` if there are not enough of them.
+fn sign_prepared(
+    path: Path,
+    curve: Curve,
+    rows: &mut [&mut Job<'_>],
+    inputs: &[Input<'_>],
+) -> bool {
+    let signed = prepared::spend(curve, inputs.len(), |nonces| {
+        let requests: Rows<PreparedRequest<'_>> = inputs
+            .iter()
+            .zip(nonces)
+            .map(|(input, nonce)| PreparedRequest {
+                key: input.key,
+                digest: input.digest(),
+                nonce,
+            })
+            .collect();
+        match curve {
+            Curve::P256 => Signed::P256(sign_prepared_p256(path, &requests)),
+            Curve::P384 => Signed::P384(sign_prepared_p384(path, &requests)),
+        }
+    });
+    match signed {
+        Some(Signed::P256(signatures)) => hand_out(rows, &signatures),
+        Some(Signed::P384(signatures)) => hand_out(rows, &signatures),
+        None => return false,
+    }
+    true
+}
+
+/// Signatures of either curve.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack for a moment"
+)]
+enum Signed {
+    P256([Result<Signature<32>, SignError>; LANES]),
+    P384([Result<Signature<48>, SignError>; LANES]),
+}
+
+/// The curve of a class that signs in lanes.
+pub(crate) const fn curve_of(class: Class) -> Option<Curve> {
+    match class {
+        Class::P256 => Some(Curve::P256),
+        Class::P384 => Some(Curve::P384),
+        Class::P521
+        | Class::Ed25519
+        | Class::MlDsa
+        | Class::Rsa2048
+        | Class::Rsa3072
+        | Class::Rsa4096
+        | Class::RsaOther => None,
     }
 }
 

@@ -6,12 +6,14 @@
 //! | `blinding.rs` | blinding pairs, made eight at a time and kept with their key |
 //! | `padding.rs` | EMSA-PKCS1-v1_5 and EMSA-PSS |
 //! | `ecdsa.rs` | a batch of ECDSA jobs: nonces, signatures, DER |
+//! | `prepared.rs` | nonces worked on while a thread had nothing else to do |
 //!
 //! Everything here is safe code.
 
 mod blinding;
 mod ecdsa;
 pub(crate) mod padding;
+mod prepared;
 mod rsa;
 
 use accel_lanes::{Ifma, LANES, Path};
@@ -77,6 +79,14 @@ impl Backend for Lanes {
         operation.fits(key.key_type())
             && !key.is_in_token()
             && (ecdsa::scalar_len(key).is_some() || rsa::lanes_of(key).is_some())
+    }
+
+    fn prepare(&self) -> bool {
+        prepared::prepare(self.path)
+    }
+
+    fn prepared(&self, class: Class) -> usize {
+        ecdsa::curve_of(class).map_or(0, prepared::waiting)
     }
 
     fn run(&self, jobs: &mut [Job<'_>]) {

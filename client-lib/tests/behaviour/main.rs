@@ -9,7 +9,6 @@
 mod blocking;
 mod faults;
 mod load;
-mod pool;
 mod stock;
 mod support;
 mod wire;

@@ -278,12 +278,14 @@ fn accel(section: &Section<'_>) -> Accel {
             },
         )
     });
+    let precompute = (section.optional("precompute_ecdsa")).and_then(|value| value.boolean());
     section.finish();
     let defaults = Accel::default();
     Accel {
         engine: engine.unwrap_or_default(),
         threads,
         verify_ecdsa: verify.unwrap_or(defaults.verify_ecdsa),
+        precompute_ecdsa: precompute.unwrap_or(defaults.precompute_ecdsa),
     }
 }
 
@@ -291,16 +293,8 @@ fn limits(section: &Section<'_>) -> Limits {
     let defaults = Limits::default();
     // A connection must be able to fill a batch and must not take all places of its I/O thread.
     let in_flight_max = u64::try_from(limits::JOBS_PER_SHARD / 4).unwrap_or(u64::MAX);
-    let bound = |name, default| count(section, name, 1_000_001).unwrap_or(default);
     let read = Limits {
-        connections: bound("connections", defaults.connections),
-        connections_per_source: bound("connections_per_source", defaults.connections_per_source),
-        handshakes: bound("handshakes", defaults.handshakes),
-        handshakes_per_source: bound("handshakes_per_source", defaults.handshakes_per_source),
-        handshake_rate_per_source: bound(
-            "handshake_rate_per_source",
-            defaults.handshake_rate_per_source,
-        ),
+        connections: count(section, "connections", 1_000_001).unwrap_or(defaults.connections),
         in_flight_per_connection: count(section, "in_flight_per_connection", in_flight_max + 1)
             .unwrap_or(defaults.in_flight_per_connection),
         output_bytes: output_bytes(section).unwrap_or(defaults.output_bytes),

@@ -119,7 +119,8 @@ impl Dispatcher {
         }
     }
 
-    /// Waits for work. `ended` is the turn that the thread has just finished.
+    /// Waits for work. `ended` is the turn that the thread has just finished. While nothing waits, `idle` is called for
+    /// as long as it says that it found something to do, about 100 us each time.
     ///
     /// `heartbeat` beats while it waits, so that silence means a thread stuck in the engine.
     pub(crate) fn take(
@@ -127,6 +128,7 @@ impl Dispatcher {
         ended: Option<Turn>,
         heartbeat: &Heartbeat,
         hands: &mut Hands,
+        idle: Option<&dyn Fn() -> bool>,
     ) -> Next {
         let mut waiting = self.lock();
         if let Some(turn) = ended {
@@ -155,6 +157,16 @@ impl Dispatcher {
                 waiting = self.lock();
                 waiting.looking -= 1;
                 continue;
+            }
+            if let Some(idle) = idle {
+                waiting.looking += 1;
+                drop(waiting);
+                let busy = idle();
+                waiting = self.lock();
+                waiting.looking -= 1;
+                if busy || !waiting.scheduler.is_empty() {
+                    continue;
+                }
             }
             waiting.asleep += 1;
             let woken = self.work.wait_timeout(waiting, limits::HEARTBEAT);

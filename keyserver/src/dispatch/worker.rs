@@ -58,8 +58,13 @@ fn run(context: &WorkerContext, heartbeat: &Heartbeat) {
     let mut hands = Hands::new();
     let mut brief = Hands::new();
     let mut ended = None;
+    let engine = context.state.engine();
+    let prepare = || engine.idle();
+    let idle = engine
+        .precomputes()
+        .then_some(&prepare as &dyn Fn() -> bool);
     loop {
-        match context.dispatcher.take(ended, heartbeat, &mut hands) {
+        match context.dispatcher.take(ended, heartbeat, &mut hands, idle) {
             Next::Turn(turn) => {
                 // A long batch is no reason for brief work to wait: it is run in between, a turn
                 // at a time, so that neither stops the other.

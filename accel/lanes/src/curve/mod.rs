@@ -14,7 +14,10 @@ mod single;
 mod tests;
 
 pub use nonce::{MAX_MESSAGE, TAG_LEN, hmac_sha512};
-pub use sign::{NONCE_LEN, Request, SignError, Signature, sign_p256, sign_p384};
+pub use sign::{
+    NONCE_LEN, Prepared, PreparedRequest, Request, SignError, Signature, prepare_p256,
+    prepare_p384, sign_p256, sign_p384, sign_prepared_p256, sign_prepared_p384,
+};
 
 pub(crate) use p256::P256;
 pub(crate) use p384::P384;

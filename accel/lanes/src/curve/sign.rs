@@ -2,15 +2,19 @@
 //!
 //! ```text
 //! k = nonce mod n                  wide nonces, 512 bits            Nonces
-//! r = x(k G) mod n                 one comb walk                    BaseMultiply
+//! x(k G)                           one comb walk                    BaseMultiply
 //! 1/k mod n, 1/ZZ mod p            one inversion each for eight     invert_both
-//! s = (e + r d) / k mod n                                           Finish
+//! r = x(k G) mod n                                                  Conclude
+//! s = (e + r d) / k mod n                                           Assemble
 //! ```
+//!
+//! All but the last line depends on the nonce alone, so it can be done before there is anything to sign: [`prepare_p256`]
+//! stops there, and [`sign_prepared_p256`] goes on.
 
 use core::fmt;
 use core::marker::PhantomData;
 
-use zeroize::Zeroize;
+use zeroize::{DefaultIsZeroes, Zeroize};
 
 use super::comb::BaseMultiply;
 use super::divstep::{BATCHES_256, BATCHES_384, invert_both};
@@ -62,6 +66,82 @@ pub enum SignError {
     Nonce,
 }
 
+/// Digits of the longer of both orders.
+const MAX_DIGITS: usize = 8;
+
+/// A nonce that has been worked on already: `1/k` and `r`. As secret as the nonce, and as much to be used once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Prepared {
+    inverse: [u64; MAX_DIGITS],
+    r: [u64; MAX_DIGITS],
+}
+
+impl Prepared {
+    /// The place for one. What it signs is refused with [`SignError::Nonce`].
+    pub const EMPTY: Self = Self {
+        inverse: [0; MAX_DIGITS],
+        r: [0; MAX_DIGITS],
+    };
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Prepared(..)")
+    }
+}
+
+impl Default for Prepared {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+impl DefaultIsZeroes for Prepared {}
+
+/// What one lane is to sign with a prepared nonce.
+#[derive(Clone, Copy)]
+pub struct PreparedRequest<'a> {
+    /// As [`Request::key`].
+    pub key: &'a [u8],
+    /// As [`Request::digest`].
+    pub digest: &'a [u8],
+    /// Made for the same curve, and never used before.
+    pub nonce: &'a Prepared,
+}
+
+impl fmt::Debug for PreparedRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PreparedRequest(..)")
+    }
+}
+
+/// Does what can be done with eight nonces of P-256 before there is anything to sign. Each is 512 uniformly random
+/// secret bits, as in [`Request::nonce`]. Where one does not do, [`Prepared::EMPTY`] is written in its place.
+pub fn prepare_p256(path: Path, nonces: &[[u8; NONCE_LEN]; LANES], out: &mut [Prepared; LANES]) {
+    prepare::<P256, 5, 5, 32>(path, BATCHES_256, nonces, out);
+}
+
+/// The same for P-384.
+pub fn prepare_p384(path: Path, nonces: &[[u8; NONCE_LEN]; LANES], out: &mut [Prepared; LANES]) {
+    prepare::<P384, 8, 7, 48>(path, BATCHES_384, nonces, out);
+}
+
+/// Signs with P-256 and nonces of [`prepare_p256`]; otherwise as [`sign_p256`].
+pub fn sign_prepared_p256(
+    path: Path,
+    requests: &[PreparedRequest<'_>],
+) -> [Result<Signature<32>, SignError>; LANES] {
+    sign_prepared::<P256, 5, 32>(path, requests)
+}
+
+/// Signs with P-384 and nonces of [`prepare_p384`]; otherwise as [`sign_p256`].
+pub fn sign_prepared_p384(
+    path: Path,
+    requests: &[PreparedRequest<'_>],
+) -> [Result<Signature<48>, SignError>; LANES] {
+    sign_prepared::<P384, 8, 48>(path, requests)
+}
+
 /// Signs with P-256; lane `l` of the result belongs to request `l`. At most eight requests; lanes without one say
 /// [`SignError::Length`].
 pub fn sign_p256(
@@ -89,6 +169,10 @@ struct Batch<const N: usize> {
     scalar_products: Products<N>,
     x: [Row; N],
     zz_products: Products<N>,
+    /// 1/k, in the Montgomery domain.
+    inverse: [Row; N],
+    r: [Row; N],
+    s: [Row; N],
 }
 
 impl<const N: usize> Batch<N> {
@@ -100,6 +184,9 @@ impl<const N: usize> Batch<N> {
         scalar_products: Products::EMPTY,
         x: [Row::ZERO; N],
         zz_products: Products::EMPTY,
+        inverse: [Row::ZERO; N],
+        r: [Row::ZERO; N],
+        s: [Row::ZERO; N],
     };
 }
 
@@ -111,6 +198,7 @@ impl<const N: usize> Drop for Batch<N> {
         self.scalar_products.zeroize();
         self.x.zeroize();
         self.zz_products.zeroize();
+        self.inverse.zeroize();
     }
 }
 
@@ -121,76 +209,152 @@ fn sign<C: Curve<N>, const N: usize, const L: usize, const B: usize>(
     requests: &[Request<'_>],
 ) -> [Result<Signature<B>, SignError>; LANES] {
     let mut batch = Batch::<N>::EMPTY;
-    let accepted = batch.fill::<B>(requests);
-    let mut valid = run(
-        path,
-        Nonces::<C, N> {
-            batch: &mut batch,
-            curve: PhantomData,
-        },
-    );
-    valid &= run(
-        path,
-        BaseMultiply {
-            scalars: &batch.scalar,
-            x: &mut batch.x,
-            products: &mut batch.zz_products,
-            comb: C::comb(),
-            curve: PhantomData::<C>,
-        },
-    );
-    let mut inverses = invert_both::<C::Coordinate, C::Order, N, L>(
-        batches,
-        [&batch.zz_products.total(), &batch.scalar_products.total()],
-    );
-    let mut r = [Row::ZERO; N];
-    let mut s = [Row::ZERO; N];
-    valid &= run(
-        path,
-        Finish::<C, N> {
-            batch: &batch,
-            inverses: &inverses,
-            r: &mut r,
-            s: &mut s,
-            curve: PhantomData,
-        },
-    );
-    inverses.zeroize();
-    core::array::from_fn(|lane| {
-        let bit = 1 << lane;
-        if accepted & bit == 0 {
-            Err(SignError::Length)
-        } else if valid & bit == 0 {
-            Err(SignError::Nonce)
-        } else {
-            Ok(Signature {
-                r: to_bytes(&r, lane),
-                s: to_bytes(&s, lane),
-            })
+    let mut accepted = 0;
+    for (lane, request) in requests.iter().take(LANES).enumerate() {
+        if batch.put_message::<B>(lane, request.key, request.digest) {
+            accepted |= 1 << lane;
+            batch.put_nonce::<B>(lane, request.nonce);
         }
-    })
+    }
+    let valid = batch.work_on_nonces::<C, L>(path, batches);
+    batch.sign::<C, B>(path, accepted, valid)
+}
+
+/// The first half of [`sign`].
+fn prepare<C: Curve<N>, const N: usize, const L: usize, const B: usize>(
+    path: Path,
+    batches: usize,
+    nonces: &[[u8; NONCE_LEN]; LANES],
+    out: &mut [Prepared; LANES],
+) {
+    let mut batch = Batch::<N>::EMPTY;
+    for (lane, nonce) in nonces.iter().enumerate() {
+        batch.put_nonce::<B>(lane, nonce);
+    }
+    let valid = batch.work_on_nonces::<C, L>(path, batches);
+    for (lane, out) in out.iter_mut().enumerate() {
+        *out = Prepared::EMPTY;
+        if (valid >> lane) & 1 == 1 {
+            copy_out(&batch.inverse, lane, &mut out.inverse);
+            copy_out(&batch.r, lane, &mut out.r);
+        }
+    }
+}
+
+/// The second half.
+fn sign_prepared<C: Curve<N>, const N: usize, const B: usize>(
+    path: Path,
+    requests: &[PreparedRequest<'_>],
+) -> [Result<Signature<B>, SignError>; LANES] {
+    let mut batch = Batch::<N>::EMPTY;
+    let mut accepted = 0;
+    for (lane, request) in requests.iter().take(LANES).enumerate() {
+        if batch.put_message::<B>(lane, request.key, request.digest) {
+            accepted |= 1 << lane;
+            copy_in(&mut batch.inverse, lane, &request.nonce.inverse);
+            copy_in(&mut batch.r, lane, &request.nonce.r);
+        }
+    }
+    // An empty pair has r = 0, which the last step refuses.
+    batch.sign::<C, B>(path, accepted, u8::MAX)
+}
+
+/// Digits of a number into its lane.
+fn copy_in(rows: &mut [Row], lane: usize, digits: &[u64]) {
+    for (row, digit) in rows.iter_mut().zip(digits) {
+        row.0[lane] = *digit;
+    }
+}
+
+/// Digits of a number out of its lane.
+fn copy_out(rows: &[Row], lane: usize, digits: &mut [u64]) {
+    for (row, digit) in rows.iter().zip(digits) {
+        *digit = row.0[lane];
+    }
 }
 
 impl<const N: usize> Batch<N> {
-    /// Takes in the requests that are well formed; says which lanes they are in.
-    fn fill<const B: usize>(&mut self, requests: &[Request<'_>]) -> u8 {
-        let mut accepted = 0;
-        for (lane, request) in requests.iter().take(LANES).enumerate() {
-            let (Ok(key), Ok(digest)) = (
-                <&[u8; B]>::try_from(request.key),
-                <&[u8; B]>::try_from(request.digest),
-            ) else {
-                continue;
-            };
-            accepted |= 1 << lane;
-            put(&mut self.key, lane, key);
-            put(&mut self.digest, lane, digest);
-            let [low, high] = &mut self.nonce;
-            let (above, below) = request.nonce.split_at(NONCE_LEN - B);
-            put(low, lane, below);
-            put(high, lane, above);
-        }
-        accepted
+    /// Takes in a key and a digest; `false` if one of them has the wrong length.
+    fn put_message<const B: usize>(&mut self, lane: usize, key: &[u8], digest: &[u8]) -> bool {
+        let (Ok(key), Ok(digest)) = (<&[u8; B]>::try_from(key), <&[u8; B]>::try_from(digest))
+        else {
+            return false;
+        };
+        put(&mut self.key, lane, key);
+        put(&mut self.digest, lane, digest);
+        true
+    }
+
+    fn put_nonce<const B: usize>(&mut self, lane: usize, nonce: &[u8; NONCE_LEN]) {
+        let [low, high] = &mut self.nonce;
+        let (above, below) = nonce.split_at(NONCE_LEN - B);
+        put(low, lane, below);
+        put(high, lane, above);
+    }
+
+    /// From nonces to `1/k` and `r`; says in which lanes they will do.
+    fn work_on_nonces<C: Curve<N>, const L: usize>(&mut self, path: Path, batches: usize) -> u8 {
+        let mut valid = run(
+            path,
+            Nonces::<C, N> {
+                batch: self,
+                curve: PhantomData,
+            },
+        );
+        valid &= run(
+            path,
+            BaseMultiply {
+                scalars: &self.scalar,
+                x: &mut self.x,
+                products: &mut self.zz_products,
+                comb: C::comb(),
+                curve: PhantomData::<C>,
+            },
+        );
+        let mut inverses = invert_both::<C::Coordinate, C::Order, N, L>(
+            batches,
+            [&self.zz_products.total(), &self.scalar_products.total()],
+        );
+        valid &= run(
+            path,
+            Conclude::<C, N> {
+                batch: self,
+                inverses: &inverses,
+                curve: PhantomData,
+            },
+        );
+        inverses.zeroize();
+        valid
+    }
+
+    /// The signatures of the accepted lanes, where `1/k` and `r` are valid.
+    fn sign<C: Curve<N>, const B: usize>(
+        &mut self,
+        path: Path,
+        accepted: u8,
+        valid: u8,
+    ) -> [Result<Signature<B>, SignError>; LANES] {
+        let valid = valid
+            & run(
+                path,
+                Assemble::<C, N> {
+                    batch: self,
+                    curve: PhantomData,
+                },
+            );
+        core::array::from_fn(|lane| {
+            let bit = 1 << lane;
+            if accepted & bit == 0 {
+                Err(SignError::Length)
+            } else if valid & bit == 0 {
+                Err(SignError::Nonce)
+            } else {
+                Ok(Signature {
+                    r: to_bytes(&self.r, lane),
+                    s: to_bytes(&self.s, lane),
+                })
+            }
+        })
     }
 }
 
@@ -263,18 +427,16 @@ impl<C: Curve<N>, const N: usize> Kernel for Nonces<'_, C, N> {
     }
 }
 
-/// Puts `r` and `s` together.
-struct Finish<'a, C: Curve<N>, const N: usize> {
-    batch: &'a Batch<N>,
+/// Ends the work on the nonces: `1/k` and `r`.
+struct Conclude<'a, C: Curve<N>, const N: usize> {
+    batch: &'a mut Batch<N>,
     /// Of the products of all `ZZ` and of all nonces.
     inverses: &'a [[u64; N]; 2],
-    r: &'a mut [Row; N],
-    s: &'a mut [Row; N],
     curve: PhantomData<C>,
 }
 
-impl<C: Curve<N>, const N: usize> Kernel for Finish<'_, C, N> {
-    /// Lanes where neither `r` nor `s` is zero.
+impl<C: Curve<N>, const N: usize> Kernel for Conclude<'_, C, N> {
+    /// Lanes where `r` is not zero.
     type Output = u8;
 
     #[inline(always)]
@@ -290,7 +452,29 @@ impl<C: Curve<N>, const N: usize> Kernel for Finish<'_, C, N> {
         // p is below twice the order.
         let order: Field<V, C::Order, N> = Field::new(token);
         let r = order.canonical(&Element::<V, C::Order, Plain, N>::from_digits(x.0));
-        let inverse = inverse_montgomery(&order, inverse_scalar, &batch.scalar_products.others);
+        r.store(&mut batch.r);
+        inverse_montgomery(&order, inverse_scalar, &batch.scalar_products.others)
+            .store(&mut batch.inverse);
+        !V::bits(order.is_zero(&r))
+    }
+}
+
+/// Puts `s` together.
+struct Assemble<'a, C: Curve<N>, const N: usize> {
+    batch: &'a mut Batch<N>,
+    curve: PhantomData<C>,
+}
+
+impl<C: Curve<N>, const N: usize> Kernel for Assemble<'_, C, N> {
+    /// Lanes where neither `r` nor `s` is zero.
+    type Output = u8;
+
+    #[inline(always)]
+    fn run<V: Vector>(self, token: V::Token) -> u8 {
+        let batch = self.batch;
+        let order: Field<V, C::Order, N> = Field::new(token);
+        let r: Element<V, C::Order, Plain, N> = order.load(&batch.r);
+        let inverse: Element<V, C::Order, Montgomery, N> = order.load(&batch.inverse);
         let key = order.enter(&order.load(&batch.key));
         let sum = order
             .product(&r, &key)
@@ -298,221 +482,10 @@ impl<C: Curve<N>, const N: usize> Kernel for Finish<'_, C, N> {
             .plus(order.load(&batch.digest).sum());
         let s = order.product(&order.carry(sum), &inverse);
         let s = order.canonical(&s);
-        r.store(self.r);
-        s.store(self.s);
+        s.store(&mut batch.s);
         !(V::bits(order.is_zero(&r)) | V::bits(order.is_zero(&s)))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bytes(hex: &str) -> Vec<u8> {
-        let digits = hex.as_bytes().chunks_exact(2);
-        digits
-            .map(|pair| u8::from_str_radix(core::str::from_utf8(pair).unwrap(), 16).unwrap())
-            .collect()
-    }
-
-    /// A known nonce as a wide one.
-    fn wide(nonce: &[u8]) -> [u8; NONCE_LEN] {
-        let mut wide = [0; NONCE_LEN];
-        wide[NONCE_LEN - nonce.len()..].copy_from_slice(nonce);
-        wide
-    }
-
-    /// The leftmost `len` bytes, or zeros and all of it.
-    fn leftmost(digest: &[u8], len: usize) -> Vec<u8> {
-        let taken = &digest[..digest.len().min(len)];
-        let mut result = vec![0; len - taken.len()];
-        result.extend_from_slice(taken);
-        result
-    }
-
-    /// `[digest, key, nonce, r, s]` of one curve.
-    fn vectors(curve: &str) -> Vec<[Vec<u8>; 5]> {
-        include_str!("vectors/rfc6979.txt")
-            .lines()
-            .filter_map(|line| line.strip_prefix(curve))
-            .map(|line| {
-                let fields: Vec<_> = line.split_whitespace().map(bytes).collect();
-                fields.try_into().unwrap()
-            })
-            .collect()
-    }
-
-    /// Signs with each vector in every fill from 1 to 8, vectors changing from lane to lane.
-    fn check_vectors<const B: usize>(
-        vectors: &[[Vec<u8>; 5]],
-        sign: impl Fn(Path, &[Request<'_>]) -> [Result<Signature<B>, SignError>; LANES],
-    ) {
-        assert_eq!(vectors.len(), 10);
-        for path in Path::all() {
-            for fill in 1..=LANES {
-                for start in 0..vectors.len() {
-                    let chosen: Vec<_> = (0..fill)
-                        .map(|i| &vectors[(start + i) % vectors.len()])
-                        .collect();
-                    let digests: Vec<_> = chosen.iter().map(|v| leftmost(&v[0], B)).collect();
-                    let nonces: Vec<_> = chosen.iter().map(|v| wide(&v[2])).collect();
-                    let requests: Vec<_> = chosen
-                        .iter()
-                        .zip(digests.iter().zip(&nonces))
-                        .map(|(v, (digest, nonce))| Request {
-                            key: &v[1],
-                            digest,
-                            nonce,
-                        })
-                        .collect();
-                    let signatures = sign(path, &requests);
-                    for (lane, signature) in signatures.iter().enumerate() {
-                        let expected = chosen.get(lane).map_or(Err(SignError::Length), |v| {
-                            Ok(Signature {
-                                r: v[3].as_slice().try_into().unwrap(),
-                                s: v[4].as_slice().try_into().unwrap(),
-                            })
-                        });
-                        assert_eq!(*signature, expected, "{} fill {fill}", path.name());
-                    }
-                }
-            }
-            eprintln!(
-                "fixed nonces give the published signatures on {}",
-                path.name()
-            );
-        }
-    }
-
-    #[test]
-    fn p256_gives_the_published_signatures() {
-        check_vectors::<32>(&vectors("p256 "), sign_p256);
-    }
-
-    #[test]
-    fn p384_gives_the_published_signatures() {
-        check_vectors::<48>(&vectors("p384 "), sign_p384);
-    }
-
-    #[test]
-    fn a_useless_nonce_fails_alone() {
-        let vector = &vectors("p256 ")[2];
-        let digest = leftmost(&vector[0], 32);
-        let good = wide(&vector[2]);
-        let order = bytes("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551");
-        // Zero, the order, and the order times 2^256.
-        let mut shifted = [0; NONCE_LEN];
-        shifted[..32].copy_from_slice(&order);
-        for path in Path::all() {
-            for bad in [[0; NONCE_LEN], wide(&order), shifted] {
-                let nonces = [&good, &bad, &good, &good, &bad, &good, &good, &good];
-                let requests = nonces.map(|nonce| Request {
-                    key: &vector[1],
-                    digest: &digest,
-                    nonce,
-                });
-                let signatures = sign_p256(path, &requests);
-                for (lane, signature) in signatures.iter().enumerate() {
-                    match lane {
-                        1 | 4 => assert_eq!(*signature, Err(SignError::Nonce)),
-                        _ => assert_eq!(signature.unwrap().r.as_slice(), vector[3]),
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn zero_s_is_refused() {
-        // With r = x(G) and k = 1: s = e + r d = 0 for e = n - r d; with d = 1, e = n - r.
-        let r = bytes("6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296");
-        let e = bytes("94e82e0c1ed3bdb90743191a9c5bbf0d45e37d2c792c6ae3ff18917d23ca62bb");
-        let mut key = [0; 32];
-        key[31] = 1;
-        let nonce = wide(&key);
-        for path in Path::all() {
-            let request = Request {
-                key: &key,
-                digest: &e,
-                nonce: &nonce,
-            };
-            assert_eq!(sign_p256(path, &[request])[0], Err(SignError::Nonce));
-            let request = Request {
-                digest: &r,
-                ..request
-            };
-            let signature = sign_p256(path, &[request])[0].unwrap();
-            assert_eq!(signature.r.as_slice(), r);
-        }
-    }
-
-    #[test]
-    fn a_wide_nonce_is_taken_modulo_the_order() {
-        let vector = &vectors("p256 ")[4];
-        let digest = leftmost(&vector[0], 32);
-        // k + 0xffff_ffff * n, which is wider than the order.
-        let mut sum = [0u64; 16];
-        let order = bytes("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551");
-        let word = |bytes: &[u8], i: usize| {
-            bytes.rchunks(4).nth(i).map_or(0, |chunk| {
-                u64::from(u32::from_be_bytes(chunk.try_into().unwrap()))
-            })
-        };
-        let mut carry = 0;
-        for (i, digit) in sum.iter_mut().enumerate() {
-            let total = word(&vector[2], i) + word(&order, i) * 0xffff_ffff + carry;
-            *digit = total & 0xffff_ffff;
-            carry = total >> 32;
-        }
-        let mut nonce = [0; NONCE_LEN];
-        for (chunk, digit) in nonce.rchunks_mut(4).zip(sum) {
-            chunk.copy_from_slice(&u32::try_from(digit).unwrap().to_be_bytes());
-        }
-        for path in Path::all() {
-            let request = Request {
-                key: &vector[1],
-                digest: &digest,
-                nonce: &nonce,
-            };
-            let signature = sign_p256(path, &[request])[0].unwrap();
-            assert_eq!(signature.r.as_slice(), vector[3]);
-            assert_eq!(signature.s.as_slice(), vector[4]);
-        }
-    }
-
-    #[test]
-    fn wrong_lengths_are_refused() {
-        let nonce = [1; NONCE_LEN];
-        let long = [1; 48];
-        let requests = [
-            Request {
-                key: &long[..32],
-                digest: &long[..32],
-                nonce: &nonce,
-            },
-            Request {
-                key: &long[..31],
-                digest: &long[..32],
-                nonce: &nonce,
-            },
-            Request {
-                key: &long[..32],
-                digest: &long[..33],
-                nonce: &nonce,
-            },
-            Request {
-                key: &long,
-                digest: &long,
-                nonce: &nonce,
-            },
-        ];
-        for path in Path::all() {
-            let [a, b, c, d, ..] = sign_p256(path, &requests);
-            assert_eq!(a.map(drop), Ok(()));
-            assert_eq!([b, c, d], [Err(SignError::Length); 3]);
-            let [a, b, c, d, ..] = sign_p384(path, &requests);
-            assert_eq!([a, b, c], [Err(SignError::Length); 3]);
-            assert_eq!(d.map(drop), Ok(()));
-        }
-    }
-}
+mod tests;
