@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backoff::Backoff;
 use crate::calls::{Calls, Link, SLOTS_MAX};
 use crate::client::Client;
 use crate::driver;
@@ -30,6 +31,7 @@ impl ClientBuilder {
                 identity,
                 connect_limit,
                 silence,
+                wait_longest: Backoff::LONGEST,
             },
             deadline: Duration::from_secs(2),
             in_flight: 256,
@@ -90,9 +92,10 @@ impl ClientBuilder {
         let established = establish(&self.target).await?;
         let calls = Arc::new(Calls::new(self.in_flight, self.queue));
         calls.set_link(Link::Up {
-            extended: established.extended,
+            capabilities: established.capabilities.clone(),
         });
-        tokio::spawn(driver::run(Arc::clone(&calls), self.target, established));
+        let run = driver::run(Arc::clone(&calls), self.target, Some(established), |_| {});
+        tokio::spawn(run);
         Ok(Client::new(calls, self.deadline))
     }
 }

@@ -20,10 +20,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use keyless_protocol::{ErrorCode, Opcode, Reply, Request};
+use keyless_protocol::{ErrorCode, Reply, Request};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use zeroize::Zeroize;
 
+use crate::capabilities::Capabilities;
 use crate::conn::Connection;
 use crate::error::Error;
 
@@ -66,8 +67,8 @@ struct State {
 /// What the connection's task is up to.
 #[derive(Clone, Debug)]
 pub(crate) enum Link {
-    /// There is a connection. `extended`: its server understands our additions to the protocol.
-    Up { extended: bool },
+    /// There is a connection to a server that can do this much.
+    Up { capabilities: Capabilities },
     /// There is none; one is being made. The error is why the last attempt or connection failed.
     Down { last: Option<Error> },
     /// The client was closed.
@@ -89,6 +90,18 @@ impl std::fmt::Debug for Slot {
             .field("busy", &self.busy)
             .finish_non_exhaustive()
     }
+}
+
+/// Gives the request to make of a server that can do this much.
+pub(crate) type Ask<'a, 'r> = &'a (dyn Fn(&Capabilities) -> Request<'r> + Sync);
+
+/// What a call does while there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// It waits for one.
+    Wait,
+    /// It fails: the caller knows other servers.
+    None,
 }
 
 /// What the connection's task should do next.
@@ -123,11 +136,13 @@ impl Calls {
         }
     }
 
-    /// Makes one request and waits for its answer. The request's id is chosen here; `deadline` is
-    /// what is left of it and goes out with the request if the server understands it.
+    /// Makes one request, the one that `ask` gives for the server's capabilities, and waits for its
+    /// answer. The request's id is chosen here; what is left of `deadline` goes out with the request
+    /// if the server understands it.
     pub(crate) async fn call(
         &self,
-        request: Request<'_>,
+        ask: Ask<'_, '_>,
+        patience: Patience,
         deadline: tokio::time::Instant,
     ) -> Result<Vec<u8>, Error> {
         let permit = if let Ok(permit) = self.permits.try_acquire() {
@@ -136,14 +151,15 @@ impl Calls {
             let _waiting = self.wait_in_queue()?;
             self.permits.acquire().await.map_err(|_| Error::Closed)?
         };
-        let mut call = self.begin(request, deadline, permit).await?;
+        let mut call = self.begin(ask, patience, deadline, permit).await?;
         poll_fn(|cx| call.poll(cx)).await
     }
 
     /// Waits for a connection if there is none, takes a slot and encodes the request.
     async fn begin<'c>(
         &'c self,
-        request: Request<'_>,
+        ask: Ask<'_, '_>,
+        patience: Patience,
         deadline: tokio::time::Instant,
         permit: SemaphorePermit<'c>,
     ) -> Result<Call<'c>, Error> {
@@ -151,12 +167,16 @@ impl Calls {
             let changed = self.link_changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(slot) = self.submit(request, deadline)? {
+            if let Some(slot) = self.submit(ask, deadline)? {
                 return Ok(Call {
                     calls: self,
                     slot,
                     _permit: permit,
                 });
+            }
+            if patience == Patience::None {
+                let why = "the connection has just ended";
+                return Err(Error::lost("sending requests", why));
             }
             changed.await;
         }
@@ -165,20 +185,18 @@ impl Calls {
     /// Encodes a request under a fresh slot; `None` while there is no connection.
     fn submit(
         &self,
-        mut request: Request<'_>,
+        ask: Ask<'_, '_>,
         deadline: tokio::time::Instant,
     ) -> Result<Option<usize>, Error> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let extended = match state.link {
-            Link::Up { extended } => extended,
+        let capabilities = match &state.link {
+            Link::Up { capabilities } => capabilities,
             Link::Down { .. } => return Ok(None),
             Link::Closed => return Err(Error::Closed),
         };
-        if !extended && is_ours(request.opcode) {
-            // What a stock server would answer, were it sent what it does not know.
-            return Err(Error::Refused(ErrorCode::BadOpcode));
-        }
+        let mut request = ask(capabilities);
+        capabilities.check(request.opcode)?;
         if state.frames.len() > FRAMES_MAX {
             return Err(Error::Overloaded);
         }
@@ -195,7 +213,7 @@ impl Calls {
             slot.generation = slot.generation.wrapping_add(1);
             request.id = self.id(number, slot.generation);
         }
-        if extended {
+        if capabilities.extended {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             request.deadline_us = Some(u32::try_from(left.as_micros()).unwrap_or(u32::MAX));
             request.extended = true;
@@ -356,11 +374,6 @@ impl Calls {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether only a server that understands our additions knows the operation.
-fn is_ours(opcode: Opcode) -> bool {
-    (Opcode::SignTls13..=Opcode::TicketKeys).contains(&opcode)
 }
 
 pub(crate) fn outcome(reply: Reply<'_>) -> Result<Vec<u8>, Error> {

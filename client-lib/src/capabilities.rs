@@ -6,7 +6,9 @@
 //! drains says so, and is left alone.
 
 use keyless_protocol::info::STATE_DRAINING;
-use keyless_protocol::{Opcode, Reply, ServerInfo};
+use keyless_protocol::{ErrorCode, Opcode, Reply, ServerInfo};
+
+use crate::error::Error;
 
 /// The answer to the first question.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,15 +29,40 @@ impl Capabilities {
     /// What a reply to the question tells. A server that cannot answer now (busy, broken) is treated
     /// as a stock one: nothing is known, and nothing extra will be sent.
     pub(crate) fn of(reply: &Reply<'_>) -> Self {
-        let info = reply
+        reply
             .outcome
-            .ok()
-            .and_then(|document| ServerInfo::decode(document).ok());
-        info.map_or_else(Self::stock, |info| Self {
-            extended: true,
-            draining: info.state == STATE_DRAINING,
-            opcodes: info.opcodes,
-        })
+            .map_or_else(|_| Self::stock(), Self::of_document)
+    }
+
+    /// As [`Self::of`], of a reply's payload.
+    pub(crate) fn of_document(document: &[u8]) -> Self {
+        ServerInfo::decode(document).map_or_else(
+            |_| Self::stock(),
+            |info| Self {
+                extended: true,
+                draining: info.state == STATE_DRAINING,
+                opcodes: info.opcodes,
+            },
+        )
+    }
+
+    /// What to ask this server to learn how it is.
+    pub(crate) fn question(&self) -> Opcode {
+        if self.extended {
+            Opcode::ServerInfo
+        } else {
+            Opcode::Ping
+        }
+    }
+
+    /// Refuses an operation of ours for a server that does not know our additions: it is answered
+    /// as a stock server would, were it sent what it does not know.
+    pub(crate) fn check(&self, opcode: Opcode) -> Result<(), Error> {
+        let is_ours = (Opcode::SignTls13..=Opcode::TicketKeys).contains(&opcode);
+        if is_ours && !self.extended {
+            return Err(Error::Refused(ErrorCode::BadOpcode));
+        }
+        Ok(())
     }
 
     /// Whether the server serves an opcode that stock servers do not.

@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use crate::algorithm::SignatureAlgorithm;
 use crate::builder::ClientBuilder;
-use crate::calls::{Calls, Link};
+use crate::calls::{Calls, Link, Patience};
+use crate::capabilities::Capabilities;
 use crate::error::Error;
 use crate::key::KeyId;
 use crate::tls::TlsIdentity;
@@ -351,7 +352,8 @@ impl Client {
 
     async fn once(&self, request: Request<'_>, deadline: Instant) -> Result<Vec<u8>, Error> {
         let calls = &self.handle.calls;
-        match tokio::time::timeout_at(deadline, calls.call(request, deadline)).await {
+        let ask = |_: &Capabilities| request;
+        match tokio::time::timeout_at(deadline, calls.call(&ask, Patience::Wait, deadline)).await {
             Ok(result) => result,
             Err(_) => Err(calls.too_late(self.deadline)),
         }

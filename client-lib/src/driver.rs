@@ -34,35 +34,48 @@ const GOOD_LIFE: Duration = Duration::from_secs(1);
 /// A buffer that has grown beyond this for one large batch is given back.
 const BUFFER_KEPT: usize = 1024 * 1024;
 
-/// Serves `calls` over `first` and its successors until the client is closed.
-pub(crate) async fn run(calls: Arc<Calls>, target: Target, first: Established) {
+/// Serves `calls` over `first` and its successors until the client is closed. `watch` is told of
+/// every change of the link after it has happened, of the first connection too.
+pub(crate) async fn run(
+    calls: Arc<Calls>,
+    target: Target,
+    first: Option<Established>,
+    watch: impl Fn(&Link),
+) {
     let mut backoff = Backoff::new();
-    let mut established = first;
+    let mut next = first.map(Ok);
+    let set_link = |link: Link| {
+        calls.set_link(link.clone());
+        watch(&link);
+    };
     loop {
-        let since = Instant::now();
-        calls.set_link(Link::Up {
-            extended: established.extended,
-        });
-        match Driver::new(established, target.silence).drive(&calls).await {
-            Ending::Closed => return,
-            Ending::Lost(error) => calls.set_link(Link::Down { last: Some(error) }),
-        }
-        if since.elapsed() >= GOOD_LIFE {
-            backoff.reset();
-        }
-        established = loop {
-            tokio::select! {
-                () = tokio::time::sleep(backoff.wait()) => {}
+        let attempt = match next.take() {
+            Some(attempt) => attempt,
+            None => tokio::select! {
+                attempt = establish(&target) => attempt,
                 () = calls.closed() => return,
-            }
-            tokio::select! {
-                result = establish(&target) => match result {
-                    Ok(established) => break established,
-                    Err(error) => calls.set_link(Link::Down { last: Some(error) }),
-                },
-                () = calls.closed() => return,
-            }
+            },
         };
+        match attempt {
+            Ok(established) => {
+                let since = Instant::now();
+                set_link(Link::Up {
+                    capabilities: established.capabilities.clone(),
+                });
+                match Driver::new(established, target.silence).drive(&calls).await {
+                    Ending::Closed => return,
+                    Ending::Lost(error) => set_link(Link::Down { last: Some(error) }),
+                }
+                if since.elapsed() >= GOOD_LIFE {
+                    backoff.reset();
+                }
+            }
+            Err(error) => set_link(Link::Down { last: Some(error) }),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.wait().min(target.wait_longest)) => {}
+            () = calls.closed() => return,
+        }
     }
 }
 

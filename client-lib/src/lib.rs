@@ -17,6 +17,8 @@ mod key;
 mod link;
 mod observe;
 mod operation;
+mod pool;
+mod servers;
 mod tls;
 
 pub use algorithm::SignatureAlgorithm;
@@ -30,4 +32,5 @@ pub use keyless_protocol::{
 };
 pub use observe::{Event, Observer};
 pub use operation::Operation;
+pub use pool::{Pool, PoolBuilder};
 pub use tls::TlsIdentity;

@@ -1,18 +1,15 @@
 //! Making a connection: TCP, the TLS handshake, and the first question.
-//!
-//! The first question is for the server information (0x47). Its answer tells two things at once.
-//! With TLS 1.3 a server judges the client's certificate after the handshake is over for the
-//! client, so only an answer proves that it was let in. And a stock server answers error 5: then
-//! nothing beyond version 1 of the protocol is sent to it.
+//! See [`crate::capabilities`] for what the question is.
 
 use std::io;
 use std::time::Duration;
 
-use keyless_protocol::{ErrorCode, Opcode, Request, ServerInfo};
+use keyless_protocol::{Opcode, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::calls::OWN_ID;
+use crate::capabilities::Capabilities;
 use crate::conn::Connection;
 use crate::error::Error;
 use crate::tls::TlsIdentity;
@@ -25,6 +22,8 @@ pub(crate) struct Target {
     pub(crate) identity: TlsIdentity,
     pub(crate) connect_limit: Duration,
     pub(crate) silence: Duration,
+    /// The longest wait between two attempts.
+    pub(crate) wait_longest: Duration,
 }
 
 /// A connection that has proven to work.
@@ -32,8 +31,7 @@ pub(crate) struct Target {
 pub(crate) struct Established {
     pub(crate) stream: TcpStream,
     pub(crate) connection: Connection,
-    /// The server understands our additions to the protocol.
-    pub(crate) extended: bool,
+    pub(crate) capabilities: Capabilities,
 }
 
 /// Connects within the target's limit.
@@ -83,28 +81,18 @@ async fn attempt(target: &Target) -> Result<Established, Error> {
             let _ = send(&mut stream, &mut connection, &mut out).await;
             return Err(error);
         }
-        if let Some(extended) = answer(&mut connection) {
+        let capabilities = connection.next_reply().as_ref().map(Capabilities::of);
+        if let Some(capabilities) = capabilities {
             return Ok(Established {
                 stream,
                 connection,
-                extended,
+                capabilities,
             });
         }
         if let Some(error) = connection.failure() {
             return Err(error.clone());
         }
     }
-}
-
-/// Whether the first question has been answered, and by which kind of server.
-fn answer(connection: &mut Connection) -> Option<bool> {
-    let reply = connection.next_reply()?;
-    Some(match reply.outcome {
-        Ok(document) => ServerInfo::decode(document).is_ok(),
-        Err(ErrorCode::BadOpcode) => false,
-        // Busy, draining, broken: nothing is known, and nothing extra will be sent.
-        Err(_) => false,
-    })
 }
 
 async fn send(

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use aws_lc_rs::digest::{Algorithm, SHA256, SHA384, SHA512, digest};
-use keyless_protocol::{Opcode, Request, Ski};
+use keyless_protocol::{Opcode, Request, SignatureScheme, Ski};
 use zeroize::Zeroizing;
 
 use crate::algorithm::SignatureAlgorithm;
@@ -88,54 +87,29 @@ impl Operation {
         Ok(Self::new(Some(key), form, true))
     }
 
-    /// Sign the string of a TLS 1.3 `CertificateVerify` (opcode 0x40; RFC 8446, section 4.4.3).
-    /// `tbs` is the whole string: 64 spaces, the context, a zero, the transcript hash. The server
-    /// checks that it is one. A server that does not offer the opcode is sent the digest instead.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Input`] for an algorithm that is no TLS 1.3 signature scheme.
-    pub fn sign_tls13(
-        key: &KeyId,
-        algorithm: SignatureAlgorithm,
-        tbs: &[u8],
-    ) -> Result<Self, Error> {
-        Self::sign_tls(Opcode::SignTls13, key, algorithm, tbs)
+    /// Sign the string of a TLS 1.3 `CertificateVerify` (opcode 0x40): 64 spaces, the context, a
+    /// zero, the transcript hash (RFC 8446, section 4.4.3). The server checks that it is one. A
+    /// server that does not offer the opcode is asked to sign the string's hash instead.
+    #[must_use]
+    pub fn sign_tls13(key: &KeyId, scheme: SignatureScheme, string: &[u8]) -> Self {
+        Self::sign_checked(Opcode::SignTls13, key, scheme, string)
     }
 
-    /// Sign the parameters of a TLS 1.2 `ServerKeyExchange` (opcode 0x41; RFC 8422, section 5.4).
-    /// `tbs` is both randoms and the parameters. Otherwise as [`Operation::sign_tls13`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Input`] for an algorithm that is no TLS signature scheme.
-    pub fn sign_tls12(
-        key: &KeyId,
-        algorithm: SignatureAlgorithm,
-        tbs: &[u8],
-    ) -> Result<Self, Error> {
-        Self::sign_tls(Opcode::SignTls12, key, algorithm, tbs)
+    /// Sign the string of a TLS 1.2 `ServerKeyExchange` (opcode 0x41): both randoms and the ECDHE
+    /// parameters (RFC 8422, section 5.4). Otherwise as [`Operation::sign_tls13`].
+    #[must_use]
+    pub fn sign_tls12(key: &KeyId, scheme: SignatureScheme, string: &[u8]) -> Self {
+        Self::sign_checked(Opcode::SignTls12, key, scheme, string)
     }
 
-    fn sign_tls(
-        opcode: Opcode,
-        key: &KeyId,
-        algorithm: SignatureAlgorithm,
-        tbs: &[u8],
-    ) -> Result<Self, Error> {
-        let (Some(scheme), Some(hash)) = (algorithm.scheme(), hash_of(algorithm)) else {
-            return Err(Error::input(format_args!(
-                "{algorithm:?} is no signature scheme of TLS with a hash of SHA-256 or longer"
-            )));
-        };
-        let mut form = Form::new(opcode, tbs);
-        form.scheme = Some(scheme);
-        let mut operation = Self::new(Some(key), form, true);
-        operation.fallback = Some(match hash {
-            Hash::Of(hash) => Form::new(algorithm.opcode(), digest(hash, tbs).as_ref()),
-            Hash::Message => Form::new(algorithm.opcode(), tbs),
-        });
-        Ok(operation)
+    fn sign_checked(opcode: Opcode, key: &KeyId, scheme: SignatureScheme, string: &[u8]) -> Self {
+        let mut form = Form::new(opcode, string);
+        form.scheme = Some(scheme.as_u16());
+        let instead = SignatureAlgorithm::instead_of(scheme, string);
+        Self {
+            fallback: instead.map(|(algorithm, input)| Form::new(algorithm.opcode(), &input)),
+            ..Self::new(Some(key), form, true)
+        }
     }
 
     /// RSA-decrypt and keep the padding on (opcode 0x01). Never repeated, never hedged.
@@ -191,32 +165,17 @@ impl Operation {
     }
 }
 
-/// What an algorithm signs of a message.
-enum Hash {
-    Of(&'static Algorithm),
-    Message,
-}
-
-/// `None` for the hashes that TLS 1.2 and 1.3 have given up.
-fn hash_of(algorithm: SignatureAlgorithm) -> Option<Hash> {
-    match algorithm.hash_len() {
-        Some(32) => Some(Hash::Of(&SHA256)),
-        Some(48) => Some(Hash::Of(&SHA384)),
-        Some(64) => Some(Hash::Of(&SHA512)),
-        Some(_) => None,
-        None => Some(Hash::Message),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::digest::{SHA256, digest};
+
     use super::*;
 
     #[test]
     fn a_server_without_the_opcode_is_sent_the_digest() {
         let key = KeyId::from_ski([7; 20]);
-        let operation =
-            Operation::sign_tls13(&key, SignatureAlgorithm::EcdsaSha256, b"tbs").unwrap();
+        let scheme = SignatureScheme::from_u16(0x0403).unwrap();
+        let operation = Operation::sign_tls13(&key, scheme, b"tbs");
         let stock = operation.request(&Capabilities::stock());
         assert_eq!(stock.opcode, Opcode::EcdsaSignSha256);
         assert_eq!(stock.payload, digest(&SHA256, b"tbs").as_ref());

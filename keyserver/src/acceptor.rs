@@ -11,10 +11,11 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-use crate::limits;
+use crate::door::Door;
 use crate::shard::{Command, ShardHandle};
 use crate::shutdown::Draining;
 use crate::state::ServerState;
+use crate::{clock, limits};
 
 /// The listening socket: the one that systemd passed, or a new one.
 ///
@@ -72,10 +73,15 @@ pub(crate) async fn run(
 }
 
 async fn accept(listener: &TcpListener, shards: &[ShardHandle], state: &ServerState) -> ! {
-    let cap = state.snapshot.load().config.limits.connections;
+    let door = Door::new(state.snapshot.load().config.limits);
     loop {
         match listener.accept().await {
-            Ok((socket, peer)) => hand_over(socket, peer, shards, state, cap),
+            Ok((socket, peer)) => {
+                if let Err(reason) = hand_over(socket, peer, shards, &door) {
+                    state.metrics.rejected(reason);
+                    tracing::debug!(%peer, reason, "connection closed at the door");
+                }
+            }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections for a moment");
@@ -85,27 +91,26 @@ async fn accept(listener: &TcpListener, shards: &[ShardHandle], state: &ServerSt
     }
 }
 
+/// Hands a connection to the I/O thread with the fewest, if it may come in. Otherwise it is closed,
+/// and the reason is the label it is counted under.
 fn hand_over(
     socket: tokio::net::TcpStream,
     peer: SocketAddr,
     shards: &[ShardHandle],
-    state: &ServerState,
-    cap: usize,
-) {
-    let connections: usize = shards.iter().map(ShardHandle::load).sum();
-    let taken = connections < cap
-        && socket.set_nodelay(true).is_ok()
-        && shards
-            .iter()
-            .min_by_key(|shard| shard.load())
-            .is_some_and(|shard| {
-                socket
-                    .into_std()
-                    .is_ok_and(|socket| shard.serve(socket, peer))
-            });
-    if !taken {
-        state.metrics.rejected("connections");
-        tracing::debug!(%peer, connections, "connection closed: no room");
+    door: &Arc<Door>,
+) -> Result<(), &'static str> {
+    let ticket = door
+        .enter(peer.ip(), clock::now())
+        .map_err(|refused| refused.name())?;
+    // Gone already, or the system has no room for it.
+    let broken = |_| "connection-lost";
+    socket.set_nodelay(true).map_err(broken)?;
+    let socket = socket.into_std().map_err(broken)?;
+    let quietest = shards.iter().min_by_key(|shard| shard.load());
+    if quietest.is_some_and(|shard| shard.serve(socket, peer, ticket)) {
+        Ok(())
+    } else {
+        Err("handovers")
     }
 }
 

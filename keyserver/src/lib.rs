@@ -27,6 +27,7 @@ pub mod tls;
 
 mod acceptor;
 mod alarm;
+mod door;
 mod engine;
 mod framing;
 mod info;

@@ -49,6 +49,43 @@ pub const HANDOVERS_WAITING: usize = 256;
 /// A handshake that is not complete by then is closed.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
 
+/// Handshakes under way at one time, over all I/O threads. At some 1 ms each, more could not be
+/// complete within their deadline; past it the oldest is closed.
+pub const HANDSHAKES: usize = 2048;
+
+/// Handshakes under way at one time from one source, so that one alone cannot push out all others.
+pub const HANDSHAKES_PER_SOURCE: usize = 1024;
+
+/// Handshakes that one source may begin in a second in the long run: half of what an I/O thread can
+/// do. A fleet of edges behind one address is a source.
+pub const HANDSHAKE_RATE_PER_SOURCE: usize = 500;
+
+/// A source that was quiet may begin as many handshakes at once as its rate gives in this time:
+/// 2,000, so that a fleet can come back together.
+pub const HANDSHAKE_BURST: Duration = Duration::from_secs(4);
+
+/// Sources that are remembered at a time, unless more have connections. An entry takes about 50
+/// bytes.
+pub const SOURCES_REMEMBERED: usize = 16_384;
+
+/// Connections of one source. Half of all, so that there is always room for others.
+pub const CONNECTIONS_PER_SOURCE: usize = 5_000;
+
+/// Handshakes may take half of an I/O thread's time; by so much they may be ahead of that. Timers
+/// have a resolution of 1 ms, so less would leave them much less than half.
+pub const HANDSHAKE_ADVANCE: Duration = Duration::from_millis(2);
+
+/// A step of a handshake counts as no longer than this: it was another program that had the CPU.
+pub const HANDSHAKE_STEP_MAX: Duration = Duration::from_millis(5);
+
+/// Reads of a handshake that are taken as they come. An honest one has its hello, its certificate
+/// and its end in fewer.
+pub const HANDSHAKE_READS: u32 = 8;
+
+/// The pause before the next read after that; it doubles with each. In the time of a handshake
+/// there are then about six more, however slowly a peer drips.
+pub const DRIP_PAUSE: Duration = Duration::from_millis(20);
+
 /// How long a connection that we have said goodbye to may take to say its own.
 pub const LINGER: Duration = Duration::from_secs(5);
 

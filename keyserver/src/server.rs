@@ -207,6 +207,7 @@ impl Threads {
         for (index, ring) in completions.iter().enumerate() {
             let context = ShardContext {
                 index,
+                io_threads: placement.io_threads,
                 state: Arc::clone(state),
                 dispatcher: Arc::clone(&dispatcher),
                 completions: Arc::clone(ring),

@@ -180,7 +180,7 @@ pub struct RunArgs {
     pub seed: u64,
 
     /// What to ask for, with weights. Classes: rsa2048 rsa3072 rsa4096 p256 p384 p521 ed25519 (signatures),
-    /// rsa2048-decrypt rsa3072-decrypt rsa4096-decrypt, ping
+    /// rsa2048-decrypt rsa3072-decrypt rsa4096-decrypt, tls13-KEY and tls12-KEY (handshake strings), ping
     #[arg(
         long,
         value_name = "CLASS=WEIGHT,..",

@@ -16,6 +16,9 @@ use crate::mix::{Class, KeyKind};
 
 /// The right a client needs to ask for signatures.
 const RIGHT_SIGN: &str = "sign-digest";
+/// Have the strings of TLS 1.2 and 1.3 signed.
+const RIGHT_TLS12: &str = "tls12-sign";
+const RIGHT_TLS13: &str = "tls13-sign";
 /// The right a client needs to ask for raw decryptions.
 const RIGHT_DECRYPT: &str = "decrypt-raw";
 
@@ -117,6 +120,8 @@ impl PublicKey {
         let right = match class {
             Class::Decrypt(_) => RIGHT_DECRYPT,
             Class::Ping | Class::Sign(_) => RIGHT_SIGN,
+            Class::Tls12(_) => RIGHT_TLS12,
+            Class::Tls13(_) => RIGHT_TLS13,
         };
         let granted = match &self.operations {
             Some(operations) => operations.iter().any(|operation| operation == right),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use keyless_protocol::Opcode;
+use keyless_protocol::{Opcode, SignatureScheme};
 
 use crate::random::Random;
 
@@ -86,6 +86,10 @@ pub enum Class {
     Ping,
     /// A signature over a hash of the size that fits the key, or over a message for Ed25519.
     Sign(KeyKind),
+    /// A signature over the string of a TLS 1.2 key exchange (opcode 0x41).
+    Tls12(KeyKind),
+    /// A signature over the string of a TLS 1.3 `CertificateVerify` (opcode 0x40).
+    Tls13(KeyKind),
 }
 
 impl Class {
@@ -93,7 +97,9 @@ impl Class {
     #[must_use]
     pub fn key_kind(self) -> Option<KeyKind> {
         match self {
-            Self::Decrypt(kind) | Self::Sign(kind) => Some(kind),
+            Self::Decrypt(kind) | Self::Sign(kind) | Self::Tls12(kind) | Self::Tls13(kind) => {
+                Some(kind)
+            }
             Self::Ping => None,
         }
     }
@@ -104,6 +110,8 @@ impl Class {
         match self {
             Self::Decrypt(_) => Opcode::RsaDecrypt,
             Self::Ping => Opcode::Ping,
+            Self::Tls12(_) => Opcode::SignTls12,
+            Self::Tls13(_) => Opcode::SignTls13,
             Self::Sign(KeyKind::Ed25519) => Opcode::Ed25519Sign,
             Self::Sign(KeyKind::P256) => Opcode::EcdsaSignSha256,
             Self::Sign(KeyKind::P384) => Opcode::EcdsaSignSha384,
@@ -115,6 +123,27 @@ impl Class {
         }
     }
 
+    /// The signature scheme it names, where the opcode does not say it. TLS 1.3 has done away with PKCS#1 v1.5.
+    #[must_use]
+    pub fn scheme(self, pad: Pad) -> Option<SignatureScheme> {
+        let (kind, pad) = match self {
+            Self::Tls12(kind) => (kind, pad),
+            Self::Tls13(kind) => (kind, Pad::Pss),
+            Self::Decrypt(_) | Self::Ping | Self::Sign(_) => return None,
+        };
+        Some(match kind {
+            KeyKind::Ed25519 => SignatureScheme::Ed25519,
+            KeyKind::P256 => SignatureScheme::EcdsaP256Sha256,
+            KeyKind::P384 => SignatureScheme::EcdsaP384Sha384,
+            // TLS has no scheme of its own for it that servers offer.
+            KeyKind::P521 => return None,
+            KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => match pad {
+                Pad::Pss => SignatureScheme::RsaPssSha256,
+                Pad::Pkcs1 => SignatureScheme::RsaPkcs1Sha256,
+            },
+        })
+    }
+
     /// Every class, in the order help texts show them.
     #[must_use]
     pub fn all() -> Vec<Self> {
@@ -123,7 +152,19 @@ impl Class {
             .into_iter()
             .filter(|kind| kind.is_rsa())
             .map(Self::Decrypt);
-        signs.chain(decrypts).chain([Self::Ping]).collect()
+        let tls13 = KeyKind::ALL.into_iter().map(Self::Tls13);
+        let tls12 = KeyKind::ALL
+            .into_iter()
+            .filter(|kind| *kind != KeyKind::Ed25519)
+            .map(Self::Tls12);
+        let tls = tls13
+            .chain(tls12)
+            .filter(|class| class.scheme(Pad::Pss).is_some());
+        signs
+            .chain(decrypts)
+            .chain(tls)
+            .chain([Self::Ping])
+            .collect()
     }
 }
 
@@ -133,6 +174,8 @@ impl fmt::Display for Class {
             Self::Decrypt(kind) => write!(f, "{}-decrypt", kind.name()),
             Self::Ping => f.write_str("ping"),
             Self::Sign(kind) => f.write_str(kind.name()),
+            Self::Tls12(kind) => write!(f, "tls12-{}", kind.name()),
+            Self::Tls13(kind) => write!(f, "tls13-{}", kind.name()),
         }
     }
 }

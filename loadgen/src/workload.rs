@@ -6,7 +6,7 @@
 use aws_lc_rs::digest;
 use aws_lc_rs::rsa::{Pkcs1PublicEncryptingKey, PublicEncryptingKey};
 use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
-use keyless_protocol::{Opcode, Request, Ski};
+use keyless_protocol::{Opcode, Request, SignatureScheme, Ski};
 
 use crate::keys::PublicKey;
 use crate::mix::{Class, KeyKind, Mix, Pad};
@@ -34,6 +34,7 @@ pub struct Entry {
     /// Position of its class in the mix.
     pub part: usize,
     opcode: Opcode,
+    scheme: Option<SignatureScheme>,
     ski: Option<Ski>,
     payload: Vec<u8>,
     /// What its answers must satisfy.
@@ -47,6 +48,7 @@ impl Entry {
         Request {
             ski: self.ski,
             payload: &self.payload,
+            signature_scheme: self.scheme.map(SignatureScheme::as_u16),
             extended: manner.extended,
             deadline_us: manner.deadline_us,
             ..Request::new(id, self.opcode)
@@ -155,6 +157,7 @@ impl Workload {
             self.entries.push(Entry {
                 part,
                 opcode: Opcode::Ping,
+                scheme: None,
                 ski: None,
                 payload,
                 check: Check::Echo,
@@ -176,7 +179,12 @@ impl Workload {
             match class {
                 Class::Decrypt(_) => encrypters.push(encrypter(key)?),
                 Class::Ping => {}
-                Class::Sign(kind) => {
+                Class::Sign(kind) | Class::Tls12(kind) | Class::Tls13(kind) => {
+                    let pad = if matches!(class, Class::Tls13(_)) {
+                        Pad::Pss
+                    } else {
+                        pad
+                    };
                     let parsed = ParsedPublicKey::new(verification(kind, pad), &key.spki).map_err(
                         |error| format!("{}: not a usable public key: {error}", key.origin),
                     )?;
@@ -189,8 +197,7 @@ impl Workload {
             let (payload, check) = match (class, encrypters.get(position)) {
                 (Class::Decrypt(_), Some(key)) => encrypted_block(key, random)?,
                 _ => {
-                    let mut message = vec![0; 32];
-                    random.fill(&mut message);
+                    let message = message(class, random);
                     let payload = to_sign(class, &message);
                     (
                         payload,
@@ -205,6 +212,7 @@ impl Workload {
             self.entries.push(Entry {
                 part,
                 opcode: class.opcode(pad),
+                scheme: class.scheme(pad),
                 ski,
                 payload,
                 check,
@@ -214,10 +222,33 @@ impl Workload {
     }
 }
 
-/// The bytes sent to be signed: the hash that fits the key, or for Ed25519 the message itself.
+/// What is signed: a TLS string where the class says so, with random numbers where TLS has them.
+fn message(class: Class, random: &mut Random) -> Vec<u8> {
+    let mut filled = |length| {
+        let mut bytes = vec![0; length];
+        random.fill(&mut bytes);
+        bytes
+    };
+    match class {
+        // RFC 8446, section 4.4.3.
+        Class::Tls13(_) => [
+            vec![b' '; 64],
+            b"TLS 1.3, server CertificateVerify\0".to_vec(),
+            filled(32),
+        ]
+        .concat(),
+        // RFC 8422, section 5.4, with a point of X25519.
+        Class::Tls12(_) => [filled(64), vec![3, 0, 29, 32], filled(32)].concat(),
+        Class::Decrypt(_) | Class::Ping | Class::Sign(_) => filled(32),
+    }
+}
+
+/// The bytes sent to be signed: the hash that fits the key, or for Ed25519 and TLS the message itself.
 fn to_sign(class: Class, message: &[u8]) -> Vec<u8> {
     let algorithm = match class {
-        Class::Sign(KeyKind::Ed25519) => return message.to_vec(),
+        Class::Sign(KeyKind::Ed25519) | Class::Tls12(_) | Class::Tls13(_) => {
+            return message.to_vec();
+        }
         Class::Sign(KeyKind::P384) => &digest::SHA384,
         Class::Sign(KeyKind::P521) => &digest::SHA512,
         _ => &digest::SHA256,

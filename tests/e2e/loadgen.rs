@@ -54,8 +54,12 @@ fn count(result: &Value, path: &str) -> u64 {
 }
 
 fn a_mixed_load_verifies(backend: &str) {
-    let world = World::with_config(&KEYS, &ServerConfig::default().io_backend(backend));
-    let mix = "rsa2048=3,p256=4,p384=1,p521=1,ed25519=4,rsa2048-decrypt=1,ping=6";
+    let mut config = ServerConfig::default().io_backend(backend);
+    let rights = ["sign-digest", "decrypt-raw", "tls13-sign", "tls12-sign"];
+    config.clients = vec![keyserver_tests::ClientRule::new("edge-1", &rights)];
+    let world = World::with_config(&KEYS, &config);
+    let mix = "rsa2048=3,p256=4,p384=1,p521=1,ed25519=4,rsa2048-decrypt=1,ping=6,\
+               tls13-p256=2,tls13-ed25519=1,tls13-rsa2048=1,tls12-p384=1,tls12-rsa2048=1";
     // Objectives are about the answers, not about how fast a busy machine gives them.
     let always = [
         "-w",
@@ -89,7 +93,7 @@ fn a_mixed_load_verifies(backend: &str) {
         assert_eq!(count(&result, "/result/wrong_signatures"), 0);
         assert_eq!(result["result"]["errors"], serde_json::json!({}));
         assert_eq!(result["target"]["server"]["server"], "keyserver");
-        for class in 0..7 {
+        for class in 0..12 {
             assert!(
                 count(&result, &format!("/result/by_class/{class}/ok")) > 0,
                 "{result}"

@@ -6,6 +6,7 @@
 //! | [`reload`] | SIGHUP under load fails nothing; a broken key file leaves the old state in force and is seen |
 //! | [`drain`] | SIGTERM under load delivers every reply in flight |
 //! | [`churn`] | connections that are aborted, time out or are dropped leave no descriptor and no memory behind |
+//! | [`strangers`] | connections that never prove anything are bounded and do not keep clients from being served |
 //! | [`loadgen`] | a mixed load of the load generator is answered, and every answer verifies |
 //! | [`tls_edge`] | `openssl s_client` and curl accept a TLS server whose key is in the key server |
 //! | [`uring_rules`] | the faults of tokio-uring that the server works around stay worked around |
@@ -26,6 +27,7 @@ mod loadgen;
 mod operations;
 mod proc;
 mod reload;
+mod strangers;
 mod tls_edge;
 mod uring_rules;
 mod verify;

@@ -298,13 +298,22 @@ def keys(machine):
                 )
 
 
+#: More connections than one address may have unless configured, and as fast as they come.
+ROOM_FOR_A_CROWD = """
+[limits]
+connections = 12000
+connections_per_source = 12000
+handshake_rate_per_source = 10000
+"""
+
+
 @scenario("idle-10000", "cost of a ping, and memory, with 10,000 idle connections beside")
 def idle(machine):
     for backend in ("uring", "epoll"):
         with ExitStack() as stack:
             made = stack.enter_context(world(rsa=False))
             server = stack.enter_context(
-                machine.server(made, backend=backend, extra="[limits]\nconnections = 12000")
+                machine.server(made, backend=backend, extra=ROOM_FOR_A_CROWD)
             )
             options = closed(16, 16, "ping")
             alone = Load(machine, server, "edge", *options, seconds=4).result()

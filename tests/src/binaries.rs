@@ -26,6 +26,11 @@ pub fn loadgen() -> PathBuf {
     binary("loadgen", "loadgen")
 }
 
+/// The PKCS#11 module.
+pub fn pkcs11_module() -> PathBuf {
+    library("keyserver-pkcs11", "libkeyserver_pkcs11.so")
+}
+
 /// Runs a command under a seccomp filter that refuses `io_uring_setup`. It belongs to this package,
 /// so Cargo has built it together with the test.
 pub fn without_io_uring() -> PathBuf {
@@ -41,6 +46,15 @@ pub fn source_root() -> &'static Path {
 
 /// The binary `name` of `package`, up to date.
 fn binary(package: &str, name: &str) -> PathBuf {
+    up_to_date(package, name, &["--bin", name])
+}
+
+/// The library of `package`, up to date.
+fn library(package: &str, file: &str) -> PathBuf {
+    up_to_date(package, file, &["--lib"])
+}
+
+fn up_to_date(package: &str, name: &str, target: &[&str]) -> PathBuf {
     if let Some(given) = env::var_os("KEYSERVER_BIN_DIR") {
         return PathBuf::from(given).join(name);
     }
@@ -49,7 +63,7 @@ fn binary(package: &str, name: &str) -> PathBuf {
         .and_then(|m| m.modified())
         .unwrap_or(SystemTime::UNIX_EPOCH);
     if newest_source() > built {
-        build(package, name);
+        build(package, target);
     }
     path
 }
@@ -69,13 +83,14 @@ fn directory() -> PathBuf {
     .into()
 }
 
-fn build(package: &str, name: &str) {
+fn build(package: &str, target: &[&str]) {
     let directory = directory();
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
         .current_dir(source_root())
-        .args(["build", "--quiet", "-p", package, "--bin", name]);
+        .args(["build", "--quiet", "-p", package])
+        .args(target);
     command
         .arg("--target-dir")
         .arg(directory.parent().expect("the target directory"));
@@ -83,7 +98,7 @@ fn build(package: &str, name: &str) {
         command.arg("--release");
     }
     let status = command.status().expect("cargo starts");
-    assert!(status.success(), "building {name} failed: {command:?}");
+    assert!(status.success(), "building {package} failed: {command:?}");
 }
 
 /// When a source file of the binaries was last changed.
@@ -92,6 +107,7 @@ fn newest_source() -> SystemTime {
         "accel/src",
         "accel/lanes/src",
         "client-lib/src",
+        "client-lib/pkcs11/src",
         "client-lib/protocol/src",
     ]
     .into_iter()

@@ -48,13 +48,27 @@ pub fn python_with_cryptography() -> Option<PathBuf> {
 
 /// A program on the path, or `None` after saying that the test is skipped.
 pub fn program(name: &str) -> Option<PathBuf> {
-    let found = env::var_os("PATH").and_then(|path| {
-        env::split_paths(&path)
-            .map(|directory| directory.join(name))
-            .find(|file| file.is_file())
-    });
+    let found = find(name);
     if found.is_none() {
         missing(&format!("the program {name}"));
     }
     found
+}
+
+/// As [`program`], for one whose Debian package has another name.
+pub fn program_of(package: &str, name: &str) -> Option<PathBuf> {
+    let found = find(name);
+    if found.is_none() {
+        missing(&format!("the program {name} (Debian: {package})"));
+    }
+    found
+}
+
+/// Looks in the folders for administrators too, which are not on everybody's path.
+fn find(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
 }

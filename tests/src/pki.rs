@@ -4,8 +4,11 @@ use std::net::IpAddr;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SanType,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256,
+    SanType,
 };
+
+use crate::keys::KeyKind;
 
 /// What the extended key usage of a certificate says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -85,6 +88,27 @@ impl Pki {
         for address in ["127.0.0.1", "::1"] {
             let address: IpAddr = address.parse().expect("an address");
             params.subject_alt_names.push(SanType::IpAddress(address));
+        }
+        self.sign(&params, &key)
+    }
+
+    /// The identity of a web site with a key of this type, good for every kind of handshake.
+    pub fn site_of_kind(&self, kind: KeyKind, names: &[&str]) -> Identity {
+        let algorithm = match kind {
+            KeyKind::Rsa2048 => &PKCS_RSA_SHA256,
+            KeyKind::P256 => &PKCS_ECDSA_P256_SHA256,
+            KeyKind::P384 => &PKCS_ECDSA_P384_SHA384,
+            KeyKind::Ed25519 => &PKCS_ED25519,
+            other => panic!("no certificate is made of a key of type {}", other.name()),
+        };
+        let key = KeyPair::generate_for(algorithm).expect("a site's key");
+        let mut params = named(names[0], Usage::Unrestricted);
+        for name in &names[1..] {
+            let name = (*name).try_into().expect("a DNS name");
+            params.subject_alt_names.push(SanType::DnsName(name));
+        }
+        if kind == KeyKind::Rsa2048 {
+            params.key_usages.push(KeyUsagePurpose::KeyEncipherment);
         }
         self.sign(&params, &key)
     }

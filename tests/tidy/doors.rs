@@ -29,7 +29,11 @@ const DOORS: &[(&str, &[&str])] = &[
     ("cryptoki", &["accel/src/pkcs11/"]),
     (
         "cryptoki_sys",
-        &["accel/src/pkcs11/raw.rs", "tests/pkcs11-shim/"],
+        &[
+            "accel/src/pkcs11/raw.rs",
+            "client-lib/pkcs11/src/",
+            "tests/pkcs11-shim/",
+        ],
     ),
     // Latency histograms.
     ("hdrhistogram", &["loadgen/"]),
@@ -44,6 +48,8 @@ const UNSAFE: &[&str] = &[
     "accel/src/pkcs11/raw.rs",
     "tests/pkcs11-shim/",
     "accel/benches/crypto_mb.rs",
+    "client-lib/pkcs11/src/api.rs",
+    "client-lib/pkcs11/src/api/",
     "keyserver/src/os.rs",
     "accel/tests/fork.rs",
     "keyserver/tests/allocations/counting.rs",

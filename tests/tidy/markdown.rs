@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use crate::tree::{self, File};
 
 /// Folders with a README: what lives here, what may not, how to change one thing.
-const FOLDERS: [&str; 10] = [
+const FOLDERS: [&str; 11] = [
     "accel/",
     "accel/lanes/",
     "client-lib/",
+    "client-lib/pkcs11/",
     "client-lib/protocol/",
     "docs/",
     "keyserver/",

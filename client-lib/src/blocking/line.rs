@@ -233,11 +233,7 @@ impl Line {
                 if open.question_open && silence >= QUESTION_EVERY {
                     news.push(News::Mute);
                 } else if !open.question_open && silence >= QUESTION_EVERY {
-                    let question = if capabilities.extended {
-                        Opcode::ServerInfo
-                    } else {
-                        Opcode::Ping
-                    };
+                    let question = capabilities.question();
                     open.connection.submit(&Request::new(OWN_ID, question))?;
                     open.asked_at = now;
                     open.question_open = true;
@@ -261,6 +257,9 @@ impl Line {
             return None;
         };
         let mut request = operation.request(capabilities);
+        if let Err(refusal) = capabilities.check(request.opcode) {
+            return Some(Err(refusal));
+        }
         self.next_request = self.next_request.wrapping_add(1) % OWN_ID;
         request.id = self.next_request;
         if capabilities.extended {

@@ -34,6 +34,7 @@ use crate::fleet::Fleet;
 use crate::key::KeyId;
 use crate::observe::{Observer, Silent};
 use crate::operation::Operation;
+use crate::servers::Servers;
 use crate::tls::TlsIdentity;
 
 /// Names a call within one client. Never used twice.
@@ -47,7 +48,7 @@ type Callback = Box<dyn FnOnce(Result<Vec<u8>, Error>) + Send>;
 #[derive(Clone)]
 #[must_use]
 pub struct ClientBuilder {
-    servers: Vec<(String, u16)>,
+    servers: Servers,
     server_name: String,
     identity: TlsIdentity,
     deadline: Duration,
@@ -71,13 +72,13 @@ impl fmt::Debug for ClientBuilder {
 impl ClientBuilder {
     /// Adds a server, `host:port`. A name is looked up at each attempt to connect.
     pub fn server(mut self, address: impl Into<String>) -> Self {
-        self.servers.push((address.into(), 0));
+        self.servers.add(address.into(), 0);
         self
     }
 
     /// Adds a server that is used only while none of the others can be: one in another zone.
     pub fn distant_server(mut self, address: impl Into<String>) -> Self {
-        self.servers.push((address.into(), 1));
+        self.servers.add(address.into(), 1);
         self
     }
 
@@ -128,19 +129,7 @@ impl ClientBuilder {
     /// none.
     pub fn build(self) -> Result<Client, ConfigError> {
         TlsIdentity::server_name(&self.server_name)?;
-        if self.servers.is_empty() {
-            return Err(ConfigError::new("no server is given; name at least one"));
-        }
-        for (address, _) in &self.servers {
-            let port = address
-                .rsplit_once(':')
-                .map(|(_, port)| port.parse::<u16>());
-            if !matches!(port, Some(Ok(_))) {
-                return Err(ConfigError::new(format_args!(
-                    "`{address}` is no address of a server; expected `host:port`"
-                )));
-            }
-        }
+        self.servers.check()?;
         let deadline = self.deadline;
         Ok(Client {
             handle: Arc::new(Handle {
@@ -170,7 +159,7 @@ impl ClientBuilder {
         let core = Core::new(
             setting,
             fleet,
-            &self.servers,
+            self.servers.list(),
             self.queue,
             registry,
             waker,
@@ -266,7 +255,7 @@ impl Client {
     /// must be for.
     pub fn builder(server_name: impl Into<String>, identity: TlsIdentity) -> ClientBuilder {
         ClientBuilder {
-            servers: Vec::new(),
+            servers: Servers::default(),
             server_name: server_name.into(),
             identity,
             deadline: Duration::from_secs(2),

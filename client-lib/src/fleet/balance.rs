@@ -16,8 +16,9 @@
 use std::time::{Duration, Instant};
 
 /// Time constant with which an estimate forgets. A hiccup of 100 times the usual latency is
-/// forgotten after some five of these.
-const FORGET: Duration = Duration::from_millis(250);
+/// forgotten after some five of these. The longer, the less even the shares of equal servers: each
+/// hiccup keeps calls away for a few of these (at 250 ms, 10 % off over 20 s).
+const FORGET: Duration = Duration::from_millis(50);
 
 /// What a server is taken for before its first answer.
 const UNKNOWN_LATENCY: Duration = Duration::from_millis(1);

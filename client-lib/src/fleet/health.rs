@@ -43,6 +43,8 @@ pub(crate) struct Health {
     draining: bool,
     failures: u32,
     ejected_until: Option<Instant>,
+    /// When the last ejection was over.
+    returned_at: Option<Instant>,
     ejections: u32,
     busy_until: Option<Instant>,
     /// When a connection could last not be made, or was lost.
@@ -77,6 +79,7 @@ impl Health {
             draining,
             ejections: self.ejections,
             ejected_until: self.ejected_until,
+            returned_at: self.returned_at,
             lost_at: self.lost_at,
             ..Self::default()
         };
@@ -112,14 +115,11 @@ impl Health {
     /// Counts a failure; when it was one too many, for how long the server is ejected.
     pub(crate) fn failed(&mut self, now: Instant) -> Option<Duration> {
         self.failures = self.failures.saturating_add(1);
-        if self.failures < FAILURES_IN_A_ROW || self.ejected_until.is_some_and(|until| until > now)
-        {
+        if self.failures < FAILURES_IN_A_ROW || self.ejected_until.is_some() {
             return None;
         }
-        if self
-            .ejected_until
-            .is_some_and(|until| now.saturating_duration_since(until) > EJECTED_FORGOTTEN)
-        {
+        let forgotten = |at| now.saturating_duration_since(at) > EJECTED_FORGOTTEN;
+        if self.returned_at.is_some_and(forgotten) {
             self.ejections = 0;
         }
         let doubled = EJECTED_FIRST.saturating_mul(1 << self.ejections.min(5));
@@ -131,8 +131,9 @@ impl Health {
 
     /// Whether it was ejected and has served its time, which this call ends.
     pub(crate) fn returns(&mut self, now: Instant) -> bool {
-        let over = self.failures > 0 && self.ejected_until.is_some_and(|until| until <= now);
+        let over = self.ejected_until.is_some_and(|until| until <= now);
         if over {
+            self.returned_at = self.ejected_until.take();
             self.failures = 0;
         }
         over

@@ -15,6 +15,8 @@ mod balance;
 mod health;
 mod hedge;
 mod retry;
+#[cfg(test)]
+mod simulation;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;

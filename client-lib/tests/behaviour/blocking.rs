@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use keyserver_client::blocking::{Client, ClientBuilder};
 use keyserver_client::{
-    Error, ErrorCode, Event, Fault, KeyId, Observer, Operation, SignatureAlgorithm,
+    Error, ErrorCode, Event, Fault, KeyId, Observer, Operation, SignatureAlgorithm, SignatureScheme,
 };
 
 use crate::support::{Act, Frame, KEY, Pki, Server, extended_answer, refusal, reply};
@@ -96,8 +96,12 @@ async fn a_stock_server_is_sent_nothing_new() {
         assert_eq!(sign(&client).unwrap(), expected());
         assert_eq!(client.server_info().unwrap(), None);
         let key = KeyId::from_ski(KEY);
-        let tls = Operation::sign_tls13(&key, SignatureAlgorithm::EcdsaSha256, &[b' '; 130]);
-        let signature = client.call(tls.unwrap()).unwrap();
+        let tls = Operation::sign_tls13(
+            &key,
+            SignatureScheme::from_u16(0x0403).unwrap(),
+            &[b' '; 130],
+        );
+        let signature = client.call(tls).unwrap();
         assert_eq!(signature[0], 0x15, "the digest operation");
         assert_eq!(signature.len(), 1 + 20 + 32);
     })
@@ -337,8 +341,9 @@ async fn refusals_are_final() {
     }
 }
 
+/// Counts what the observer is told, by name.
 #[derive(Default)]
-struct Log(Mutex<Vec<String>>);
+pub struct Log(Mutex<Vec<String>>);
 
 impl Observer for Log {
     fn observe(&self, event: Event<'_>) {
@@ -349,7 +354,7 @@ impl Observer for Log {
 }
 
 impl Log {
-    fn count(&self, name: &str) -> usize {
+    pub fn count(&self, name: &str) -> usize {
         self.0
             .lock()
             .unwrap()

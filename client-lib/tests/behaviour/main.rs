@@ -9,6 +9,7 @@
 mod blocking;
 mod faults;
 mod load;
+mod pool;
 mod stock;
 mod support;
 mod wire;

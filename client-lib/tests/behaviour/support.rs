@@ -212,11 +212,13 @@ pub fn stock_answer(frame: &Frame, least: usize) -> Vec<u8> {
     }
 }
 
+/// What a server that knows our additions says about itself.
+pub const INFO: &str = r#"{"server":"keyserver","version":"9.9.9","protocol":"1.0",
+    "capabilities":["deadline"],"opcodes":[18,241],"state":"serving","news":true,
+    "limits":{"in_flight_per_connection":256,"body_bytes":65535}}"#;
+
 /// The right answer of a server that knows our additions.
 pub fn extended_answer(frame: &Frame) -> Vec<u8> {
-    const INFO: &str = r#"{"server":"keyserver","version":"9.9.9","protocol":"1.0",
-        "capabilities":["deadline"],"opcodes":[18,241],"state":"serving","news":true,
-        "limits":{"in_flight_per_connection":256,"body_bytes":65535}}"#;
     let key = |label: &str| {
         format!(
             r#"{{"ski":"{}","key_type":"p-256","spki":"","operations":["sign-digest"],

@@ -293,8 +293,16 @@ fn limits(section: &Section<'_>) -> Limits {
     let defaults = Limits::default();
     // A connection must be able to fill a batch and must not take all places of its I/O thread.
     let in_flight_max = u64::try_from(limits::JOBS_PER_SHARD / 4).unwrap_or(u64::MAX);
+    let bound = |name, default| count(section, name, 1_000_001).unwrap_or(default);
     let read = Limits {
-        connections: count(section, "connections", 1_000_001).unwrap_or(defaults.connections),
+        connections: bound("connections", defaults.connections),
+        connections_per_source: bound("connections_per_source", defaults.connections_per_source),
+        handshakes: bound("handshakes", defaults.handshakes),
+        handshakes_per_source: bound("handshakes_per_source", defaults.handshakes_per_source),
+        handshake_rate_per_source: bound(
+            "handshake_rate_per_source",
+            defaults.handshake_rate_per_source,
+        ),
         in_flight_per_connection: count(section, "in_flight_per_connection", in_flight_max + 1)
             .unwrap_or(defaults.in_flight_per_connection),
         output_bytes: output_bytes(section).unwrap_or(defaults.output_bytes),

@@ -144,6 +144,14 @@ pub enum EngineChoice {
 pub struct Limits {
     /// Connections at one time, half-open ones included.
     pub connections: usize,
+    /// Of those, from one IPv4 address or IPv6 /64.
+    pub connections_per_source: usize,
+    /// Handshakes under way at one time; past it the oldest is closed.
+    pub handshakes: usize,
+    /// Of those, from one source.
+    pub handshakes_per_source: usize,
+    /// Handshakes that one source may begin in a second.
+    pub handshake_rate_per_source: usize,
     /// Unanswered requests of one connection before the server stops reading from it.
     pub in_flight_per_connection: usize,
     /// Bytes of replies a slow reader may leave waiting.
@@ -305,6 +313,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: limits::CONNECTIONS_MAX,
+            connections_per_source: limits::CONNECTIONS_PER_SOURCE,
+            handshakes: limits::HANDSHAKES,
+            handshakes_per_source: limits::HANDSHAKES_PER_SOURCE,
+            handshake_rate_per_source: limits::HANDSHAKE_RATE_PER_SOURCE,
             in_flight_per_connection: limits::IN_FLIGHT_PER_CONNECTION,
             output_bytes: limits::OUTPUT_BYTES_MAX,
             handshake_deadline: limits::HANDSHAKE_DEADLINE,

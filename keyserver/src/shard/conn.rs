@@ -28,6 +28,7 @@ use super::Shard;
 use super::signal::Signal;
 use super::stream::Stream;
 use super::table::ConnectionId;
+use crate::door::Ticket;
 use crate::framing::{FrameBuffer, Front};
 use crate::policy::{ClientId, PeerIdentity};
 use crate::snapshot::Snapshot;
@@ -54,6 +55,9 @@ pub(crate) struct Connection<S> {
     pub(crate) peer: SocketAddr,
     pub(crate) stream: S,
     tls: RefCell<TlsSession>,
+    /// The leave to be here, and whether it still counts as a handshake.
+    ticket: RefCell<Ticket>,
+    handshake_open: Cell<bool>,
     frames: RefCell<FrameBuffer>,
     outbox: RefCell<Vec<u8>>,
     in_flight: Cell<usize>,
@@ -83,6 +87,7 @@ impl<S: Stream> Connection<S> {
         peer: SocketAddr,
         stream: S,
         tls: TlsSession,
+        ticket: Ticket,
         handshake_deadline: Instant,
     ) -> Self {
         Self {
@@ -90,6 +95,8 @@ impl<S: Stream> Connection<S> {
             peer,
             stream,
             tls: RefCell::new(tls),
+            ticket: RefCell::new(ticket),
+            handshake_open: Cell::new(true),
             frames: RefCell::default(),
             outbox: RefCell::default(),
             in_flight: Cell::new(0),
@@ -114,6 +121,8 @@ impl<S: Stream> Connection<S> {
 
     async fn read_half(&self, shard: &Shard<S>) {
         let mut buffer = Vec::with_capacity(limits::READ_BYTES);
+        // Of the handshake.
+        let mut reads = 0;
         loop {
             self.take_frames(shard);
             self.pause_if_refused(shard).await;
@@ -128,6 +137,14 @@ impl<S: Stream> Connection<S> {
             buffer = returned;
             match result {
                 Ok(0) => break,
+                Ok(_) if self.phase.get() == Phase::Handshaking => {
+                    reads += 1;
+                    let step = || self.ingest(shard, &buffer);
+                    shard.handshakes().take_turn(step).await;
+                    if self.phase.get() == Phase::Handshaking {
+                        pause_dripping(reads).await;
+                    }
+                }
                 Ok(_) => self.ingest(shard, &buffer),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
@@ -142,6 +159,28 @@ impl<S: Stream> Connection<S> {
         }
         self.finish();
         self.to_write.raise();
+        self.end_handshake(shard);
+    }
+
+    /// It counts as a handshake no longer: it is established, or it is gone.
+    fn end_handshake(&self, shard: &Shard<S>) {
+        if self.handshake_open.replace(false) {
+            self.ticket.borrow_mut().established();
+            shard.handshakes().end();
+        }
+    }
+
+    /// Whether it takes the place of a handshake.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.handshake_open.get()
+    }
+
+    /// Closes a handshake at once, counted under this reason.
+    pub(crate) fn fail_handshake(&self, shard: &Shard<S>, reason: &'static str) {
+        if self.phase.get() == Phase::Handshaking {
+            shard.metrics().handshake_failed(reason);
+        }
+        self.kill();
     }
 
     /// Leaves what comes next where it is for a while, when requests were refused for overload.
@@ -262,6 +301,7 @@ impl<S: Stream> Connection<S> {
         let _ = self.identity.set(identity);
         self.deadline.set(None);
         self.phase.set(Phase::Open);
+        self.end_handshake(shard);
     }
 
     /// Serves the whole frames that are there, as long as the caps allow.
@@ -380,15 +420,20 @@ impl<S: Stream> Connection<S> {
         }
         let over = |deadline: &Cell<Option<Instant>>| deadline.get().is_some_and(|at| at <= now);
         if over(&self.deadline) || over(&self.write_deadline) {
-            if self.phase.get() == Phase::Handshaking {
-                shard.metrics().handshake_failed("deadline");
-            }
-            self.kill();
+            self.fail_handshake(shard, "deadline");
         }
     }
 
     /// Who the peer is in the policy of the moment.
     pub(crate) fn client(&self) -> Option<ClientId> {
         self.client.get()
+    }
+}
+
+/// After so many reads the peer is made to wait for the next, longer each time: a byte that is read
+/// alone costs as much as a thousand read together.
+async fn pause_dripping(reads: u32) {
+    if let Some(over) = reads.checked_sub(limits::HANDSHAKE_READS) {
+        tokio::time::sleep(limits::DRIP_PAUSE * (1 << over.min(5))).await;
     }
 }

@@ -7,6 +7,7 @@
 
 mod conn;
 mod epoll;
+mod handshakes;
 mod pace;
 mod refusals;
 mod serve;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use self::conn::Connection;
+use self::handshakes::Handshakes;
 use self::pace::Pace;
 use self::refusals::RefusalLog;
 use self::stream::Stream;
@@ -36,6 +38,7 @@ pub(crate) use self::thread::{Backend, ShardHandle, choose_backend, spawn};
 use crate::admin::metrics::Metrics;
 use crate::config;
 use crate::dispatch::{CompletionRing, Dispatcher, Job, JobPool};
+use crate::door::Ticket;
 use crate::snapshot::Snapshot;
 use crate::state::ServerState;
 use crate::tls::session::TlsSession;
@@ -45,7 +48,7 @@ use crate::{clock, limits};
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Serve this connection.
-    Serve(std::net::TcpStream, SocketAddr),
+    Serve(std::net::TcpStream, SocketAddr, Ticket),
     /// Say goodbye to every connection, spread over `spread`; cut what is left after `limit`.
     Drain {
         /// Time over which the goodbyes are spread.
@@ -60,6 +63,8 @@ pub(crate) enum Command {
 pub(crate) struct ShardContext {
     /// Which I/O thread this is.
     pub(crate) index: usize,
+    /// How many there are.
+    pub(crate) io_threads: usize,
     /// Keys, policy, metrics, health.
     pub(crate) state: Arc<ServerState>,
     /// To the crypto threads.
@@ -80,6 +85,7 @@ pub(crate) struct Shard<S> {
     gathered: RefCell<Vec<Box<Job>>>,
     refusals: RefusalLog,
     pace: Pace,
+    handshakes: Handshakes,
     draining: Cell<bool>,
     /// Past this, connections that are left are cut.
     cut_at: Cell<Option<Instant>>,
@@ -88,6 +94,7 @@ pub(crate) struct Shard<S> {
 impl<S: Stream> Shard<S> {
     fn new(context: ShardContext) -> Self {
         let limits = context.state.snapshot.load().config.limits;
+        let handshakes = limits.handshakes.div_ceil(context.io_threads.max(1));
         Self {
             pool: RefCell::new(JobPool::new(context.index, limits::JOBS_PER_SHARD)),
             context,
@@ -96,6 +103,7 @@ impl<S: Stream> Shard<S> {
             gathered: RefCell::default(),
             refusals: RefusalLog::default(),
             pace: Pace::default(),
+            handshakes: Handshakes::new(handshakes),
             draining: Cell::new(false),
             cut_at: Cell::new(None),
         }
@@ -107,7 +115,7 @@ impl<S: Stream> Shard<S> {
         let sweeper = tokio::task::spawn_local(Rc::clone(&self).sweep_deadlines());
         while let Some(command) = commands.recv().await {
             match command {
-                Command::Serve(socket, peer) => self.open(socket, peer),
+                Command::Serve(socket, peer, ticket) => self.open(socket, peer, ticket),
                 Command::Drain { spread, limit } => self.drain(spread, limit),
             }
         }
@@ -120,12 +128,12 @@ impl<S: Stream> Shard<S> {
         completions.abort();
     }
 
-    fn open(self: &Rc<Self>, socket: std::net::TcpStream, peer: SocketAddr) {
+    fn open(self: &Rc<Self>, socket: std::net::TcpStream, peer: SocketAddr, ticket: Ticket) {
         let tls = TlsSession::new(Arc::clone(&self.snapshot().tls));
         let connection = match (S::from_std(socket), tls) {
             (Ok(stream), Ok(tls)) => self.connections.borrow_mut().insert_with(|id| {
                 let deadline = clock::now() + self.limits.handshake_deadline;
-                Rc::new(Connection::new(id, peer, stream, tls, deadline))
+                Rc::new(Connection::new(id, peer, stream, tls, ticket, deadline))
             }),
             (Err(error), _) => {
                 tracing::warn!(%peer, %error, "cannot register the connection");
@@ -139,6 +147,8 @@ impl<S: Stream> Shard<S> {
             }
         };
         self.metrics().connection_opened();
+        self.handshakes.begin(connection.id);
+        self.close_surplus();
         if self.draining.get() {
             connection.leave_at(clock::now());
         }
@@ -149,6 +159,16 @@ impl<S: Stream> Shard<S> {
             shard.metrics().connection_closed();
             shard.context.load.fetch_sub(1, Ordering::Relaxed);
         });
+    }
+
+    /// Closes the oldest handshake when there are too many.
+    fn close_surplus(&self) {
+        let connections = self.connections.borrow();
+        let open = |id| connections.find(id).filter(|found| found.is_handshaking());
+        let surplus = self.handshakes.surplus(|id| open(id).is_some());
+        if let Some(connection) = surplus.and_then(open) {
+            connection.fail_handshake(self, "surplus");
+        }
     }
 
     /// Turns finished jobs into replies. A turn empties the ring before any connection writes, so
@@ -220,6 +240,10 @@ impl<S: Stream> Shard<S> {
 
     fn metrics(&self) -> &Metrics {
         &self.context.state.metrics
+    }
+
+    fn handshakes(&self) -> &Handshakes {
+        &self.handshakes
     }
 
     fn pace(&self) -> &Pace {

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::{Command, Shard, ShardContext};
 use crate::config::IoBackend;
+use crate::door::Ticket;
 use crate::{limits, os};
 
 /// The kernel interface that moves the bytes.
@@ -87,9 +88,15 @@ impl ShardHandle {
 
     /// Hands a connection over. `false`: the thread has not taken over the last ones yet, and the
     /// connection is closed.
-    pub(crate) fn serve(&self, socket: std::net::TcpStream, peer: SocketAddr) -> bool {
+    pub(crate) fn serve(
+        &self,
+        socket: std::net::TcpStream,
+        peer: SocketAddr,
+        ticket: Ticket,
+    ) -> bool {
         self.load.fetch_add(1, Ordering::Relaxed);
-        let handed = self.commands.try_send(Command::Serve(socket, peer)).is_ok();
+        let command = Command::Serve(socket, peer, ticket);
+        let handed = self.commands.try_send(command).is_ok();
         if !handed {
             self.load.fetch_sub(1, Ordering::Relaxed);
         }

@@ -1,0 +1,458 @@
+//! The async client of several servers.
+//!
+//! ```text
+//!   Pool::call -- Attempts: what to do --> Calls of one server --> its task: driver::run
+//!       ^--- answer, failure, time ---'        '-- link up, link down --> Fleet
+//! ```
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use keyless_protocol::{KeyEntry, KeyList, Request};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::algorithm::SignatureAlgorithm;
+use crate::backoff::Backoff;
+use crate::calls::{Calls, Link, Patience};
+use crate::capabilities::Capabilities;
+use crate::driver;
+use crate::error::Error;
+use crate::fleet::{Attempts, Fleet, ServerId, Step};
+use crate::key::KeyId;
+use crate::link::Target;
+use crate::observe::{Observer, Silent};
+use crate::operation::Operation;
+use crate::servers::Servers;
+use crate::tls::TlsIdentity;
+
+/// How often a connected server is asked how it is, and how long the answer may take.
+const QUESTION_EVERY: Duration = Duration::from_secs(1);
+/// The longest wait between two attempts to connect.
+const WAIT_LONGEST: Duration = Duration::from_millis(500);
+
+/// The settings of a [`Pool`], each with a default that suits a TLS terminator.
+#[derive(Clone)]
+#[must_use]
+pub struct PoolBuilder {
+    servers: Servers,
+    target: Target,
+    deadline: Duration,
+    in_flight: usize,
+    queue: usize,
+    hedging: bool,
+    observer: Arc<dyn Observer>,
+}
+
+impl fmt::Debug for PoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolBuilder")
+            .field("servers", &self.servers)
+            .field("target", &self.target)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PoolBuilder {
+    /// Adds a server, `host:port`. A name is looked up at each attempt to connect.
+    pub fn server(mut self, address: impl Into<String>) -> Self {
+        self.servers.add(address.into(), 0);
+        self
+    }
+
+    /// Adds a server that is used only while none of the others can be: one in another zone.
+    pub fn distant_server(mut self, address: impl Into<String>) -> Self {
+        self.servers.add(address.into(), 1);
+        self
+    }
+
+    /// How long a call may take, all told. Default 2 s.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// How long one attempt to connect may take, the TLS handshake included. Default 1 s.
+    pub fn connect_limit(mut self, limit: Duration) -> Self {
+        self.target.connect_limit = limit;
+        self
+    }
+
+    /// As [`crate::ClientBuilder::silence`]. Default 5 s. A silent server gets no calls long before
+    /// that.
+    pub fn silence(mut self, silence: Duration) -> Self {
+        self.target.silence = silence;
+        self
+    }
+
+    /// Calls on their way to one server at once, 1 to 32,768. Default 256, which is what servers
+    /// take from one connection before they stop reading.
+    pub fn in_flight(mut self, calls: usize) -> Self {
+        self.in_flight = calls;
+        self
+    }
+
+    /// Calls that may wait for one of those places, for each server. Default 4,096.
+    pub fn queue(mut self, calls: usize) -> Self {
+        self.queue = calls;
+        self
+    }
+
+    /// Whether a signature that takes longer than 95 of 100 others is asked of a second server as
+    /// well. Default: yes. Decryptions never are.
+    pub fn hedging(mut self, enabled: bool) -> Self {
+        self.hedging = enabled;
+        self
+    }
+
+    /// Who is told what happens to the servers.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    /// Connects to all servers, and is done when the first of them has let us in. Needs a tokio
+    /// runtime with I/O and time; each connection is kept by a task of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Configuration`] for settings that cannot be used; when no server lets us in, why.
+    pub async fn connect(self) -> Result<Pool, Error> {
+        TlsIdentity::server_name(&self.target.server_name)?;
+        self.servers.check()?;
+        let now = Instant::now().into_std();
+        let shared = Arc::new(Shared {
+            fleet: Mutex::new(Fleet::new(self.hedging, self.observer, now)),
+            links: Mutex::default(),
+            changed: Notify::new(),
+            target: self.target,
+            in_flight: self.in_flight,
+            queue: self.queue,
+        });
+        for (address, tier) in self.servers.list() {
+            shared.join(address, *tier);
+        }
+        let pool = Pool {
+            handle: Arc::new(Handle { shared }),
+            deadline: self.deadline,
+        };
+        // The attempts are made meanwhile; a ping is the shortest call that waits for one.
+        pool.call(&Operation::ping(&[])).await?;
+        Ok(pool)
+    }
+}
+
+/// What the pool's calls and the tasks of its connections share.
+struct Shared {
+    fleet: Mutex<Fleet>,
+    links: Mutex<HashMap<ServerId, Arc<Calls>>>,
+    /// Told when a server has come or gone.
+    changed: Notify,
+    target: Target,
+    in_flight: usize,
+    queue: usize,
+}
+
+impl Shared {
+    fn fleet(&self) -> MutexGuard<'_, Fleet> {
+        self.fleet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<ServerId, Arc<Calls>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a server and begins to connect to it.
+    fn join(self: &Arc<Self>, address: &str, tier: u16) {
+        let id = self.fleet().join(address, tier, std_now());
+        let calls = Arc::new(Calls::new(self.in_flight, self.queue));
+        self.links().insert(id, Arc::clone(&calls));
+        let target = Target {
+            address: address.to_owned(),
+            ..self.target.clone()
+        };
+        let watched = Arc::clone(self);
+        let watch = move |link: &Link| watched.linked(id, link);
+        tokio::spawn(driver::run(Arc::clone(&calls), target, None, watch));
+        tokio::spawn(question(Arc::clone(self), id, calls));
+    }
+
+    /// A connection was made or lost.
+    fn linked(&self, id: ServerId, link: &Link) {
+        match link {
+            Link::Up { capabilities } => {
+                let draining = capabilities.draining;
+                self.fleet().connected(id, draining, std_now());
+            }
+            Link::Down { last: Some(error) } => self.fleet().lost(id, error, std_now()),
+            Link::Down { last: None } | Link::Closed => {}
+        }
+        self.changed.notify_waiters();
+    }
+}
+
+/// Asks a server how it is, for as long as it belongs to the pool.
+async fn question(shared: Arc<Shared>, id: ServerId, calls: Arc<Calls>) {
+    let ask = |capabilities: &Capabilities| Request::new(0, capabilities.question());
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(QUESTION_EVERY) => {}
+            () = calls.closed() => return,
+        }
+        let deadline = Instant::now() + QUESTION_EVERY;
+        let asked = calls.call(&ask, Patience::None, deadline);
+        match tokio::time::timeout_at(deadline, asked).await {
+            Ok(Ok(document)) => {
+                if Capabilities::of_document(&document).draining {
+                    shared.fleet().drains(id);
+                }
+            }
+            // A lost connection is known already, and a refusal is a sign of life.
+            Ok(Err(_)) => {}
+            Err(_) => shared.fleet().unanswered(id, std_now()),
+        }
+    }
+}
+
+fn std_now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+/// A client of several key servers that all hold the same keys.
+///
+/// Each server has one TLS connection, over which any number of calls run at once. A call goes to
+/// the better of two servers drawn at random, by latency and calls in flight. It goes elsewhere when
+/// a server is gone, broken or busy, and a signature that is slow to come is asked of a second
+/// server as well; both within a budget of a tenth of all calls. Servers that fail repeatedly, or
+/// say that they drain, are left alone. `denied`, `disabled` and `sealed` are final. Decryptions are
+/// sent once and never repeated.
+///
+/// Clones share everything. When the last one is dropped, the connections are closed.
+///
+/// ```
+/// # mod support { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/behaviour/support.rs")); }
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let one = support::Server::extended().await;
+/// # let two = support::Server::scripted_under(&one.pki, |_| None).await;
+/// # let (first, second, identity) = (one.address(), two.address(), one.identity());
+/// # let key = keyserver_client::KeyId::from_ski(support::KEY);
+/// use keyserver_client::{Pool, SignatureAlgorithm};
+///
+/// let pool = Pool::builder("localhost", identity)
+///     .server(first)
+///     .server(second)
+///     .connect()
+///     .await?;
+/// let hash = [0x11; 32]; // SHA-256 of what is to be signed
+/// let signature = pool.sign(&key, SignatureAlgorithm::EcdsaSha256, &hash).await?;
+/// # assert!(!signature.is_empty());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Pool {
+    handle: Arc<Handle>,
+    deadline: Duration,
+}
+
+/// Closes the connections when the last pool goes.
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        for (_, calls) in self.shared.links().drain() {
+            calls.set_link(Link::Closed);
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("deadline", &self.deadline)
+            .field("fleet", &*self.handle.shared.fleet())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    /// Starts the description of a pool. `server_name` is the name that the servers' certificates
+    /// must be for.
+    pub fn builder(server_name: impl Into<String>, identity: TlsIdentity) -> PoolBuilder {
+        PoolBuilder {
+            servers: Servers::default(),
+            target: Target {
+                address: String::new(),
+                server_name: server_name.into(),
+                identity,
+                connect_limit: Duration::from_secs(1),
+                silence: Duration::from_secs(5),
+                wait_longest: WAIT_LONGEST.min(Backoff::LONGEST),
+            },
+            deadline: Duration::from_secs(2),
+            in_flight: 256,
+            queue: 4096,
+            hedging: true,
+            observer: Arc::new(Silent),
+        }
+    }
+
+    /// The same pool with another deadline for its calls.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self {
+            handle: Arc::clone(&self.handle),
+            deadline,
+        }
+    }
+
+    /// Signs a hash (with [`SignatureAlgorithm::Ed25519`] a message).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Input`] for a hash of the wrong length; [`Error::Refused`] when the server does not
+    /// have the key, does not grant its use, or the algorithm does not fit it; any other [`Error`].
+    pub async fn sign(
+        &self,
+        key: &KeyId,
+        algorithm: SignatureAlgorithm,
+        hash_or_message: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        let operation = Operation::sign(key, algorithm, hash_or_message)?;
+        self.call(&operation).await
+    }
+
+    /// RSA-decrypts and returns the whole block with its padding still on (opcode 0x01).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] when the server does not grant it or the input does not fit the key; any
+    /// other [`Error`].
+    pub async fn decrypt(&self, key: &KeyId, ciphertext: &[u8]) -> Result<Vec<u8>, Error> {
+        self.call(&Operation::decrypt(key, ciphertext)).await
+    }
+
+    /// The keys that this client may use, over as many pages as the server has.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] from a stock server, which does not know the question; any other
+    /// [`Error`].
+    pub async fn keys(&self) -> Result<Vec<KeyEntry>, Error> {
+        let mut keys = Vec::new();
+        let mut first = 0_u32;
+        loop {
+            let page = self.call(&Operation::key_list(first)).await?;
+            let page = KeyList::decode(&page).map_err(Error::protocol)?;
+            keys.extend(page.keys);
+            match page.next {
+                None => return Ok(keys),
+                Some(next) if next > first => first = next,
+                Some(_) => return Err(Error::protocol("the key list does not move forward")),
+            }
+        }
+    }
+
+    /// Does any operation. The future may be dropped at any moment; the answer is then ignored.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub async fn call(&self, operation: &Operation) -> Result<Vec<u8>, Error> {
+        let shared = &*self.handle.shared;
+        let attempts = Attempts::new(operation.is_repeatable(), self.deadline, std_now());
+        let mut call = Call {
+            shared,
+            attempts,
+            running: Vec::with_capacity(2),
+        };
+        let mut step = call.attempts.begin(&mut shared.fleet(), std_now());
+        loop {
+            step = match step {
+                Step::Send(server) => call.send(server, operation),
+                Step::Done(outcome) => return outcome,
+                Step::Wait => call.wait().await,
+            };
+        }
+    }
+}
+
+/// One call under way. Dropping it gives up what is still running.
+struct Call<'p> {
+    shared: &'p Shared,
+    attempts: Attempts,
+    running: Vec<(ServerId, Asked<'p>)>,
+}
+
+/// The answer of one server, when it comes.
+type Asked<'p> = Pin<Box<dyn Future<Output = Result<Vec<u8>, Error>> + Send + 'p>>;
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.running.clear();
+        self.attempts.give_up(&mut self.shared.fleet(), std_now());
+    }
+}
+
+impl<'p> Call<'p> {
+    fn send(&mut self, server: ServerId, operation: &'p Operation) -> Step {
+        let deadline = Instant::from_std(self.attempts.deadline());
+        let calls = self.shared.links().get(&server).cloned();
+        let asked = async move {
+            let calls = calls.ok_or(Error::Closed)?;
+            let ask = |capabilities: &Capabilities| operation.request(capabilities);
+            calls.call(&ask, Patience::None, deadline).await
+        };
+        self.running.push((server, Box::pin(asked)));
+        Step::Wait
+    }
+
+    /// Waits for an answer, for time, or, when no server is up, for one that is.
+    async fn wait(&mut self) -> Step {
+        let shared = self.shared;
+        let changed = shared.changed.notified();
+        tokio::pin!(changed);
+        let parked = self.attempts.is_parked();
+        if parked {
+            // Listen first and look again: a server may have come up in between.
+            changed.as_mut().enable();
+            let step = self.attempts.woken(&mut shared.fleet(), std_now());
+            if !matches!(step, Step::Wait) {
+                return step;
+            }
+        }
+        let wake_at = Instant::from_std(self.attempts.wake_at());
+        tokio::select! {
+            biased;
+            (server, result) = poll_fn(|cx| self.poll_running(cx)) => {
+                self.attempts.answered(&mut shared.fleet(), server, result, std_now())
+            }
+            () = changed, if parked => self.attempts.woken(&mut shared.fleet(), std_now()),
+            () = tokio::time::sleep_until(wake_at) => {
+                self.attempts.woken(&mut shared.fleet(), std_now())
+            }
+        }
+    }
+
+    fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<(ServerId, Result<Vec<u8>, Error>)> {
+        for index in 0..self.running.len() {
+            if let Some((server, asked)) = self.running.get_mut(index)
+                && let Poll::Ready(result) = asked.as_mut().poll(cx)
+            {
+                let server = *server;
+                drop(self.running.swap_remove(index));
+                return Poll::Ready((server, result));
+            }
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,114 @@
+//! Connections that never prove anything, in great number, beside clients that have.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use keyserver_client::{KeyId, SignatureAlgorithm};
+use keyserver_tests::{KeyKind, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::proc::wait_for_metric;
+use crate::{World, on_both_backends};
+
+on_both_backends!(
+    established_clients_are_served_beside_a_crowd_of_strangers,
+    the_oldest_handshake_makes_room_for_an_honest_one
+);
+
+/// Two thousand connections that say nothing, and two hundred that say a byte at a time.
+const SILENT: usize = 2000;
+const DRIPPING: usize = 200;
+
+/// Handshakes that one address may have under way, unless configured.
+const PER_SOURCE: usize = 1024;
+
+async fn established_clients_are_served_beside_a_crowd_of_strangers(backend: &str) {
+    let world = World::new(backend, &[KeyKind::P256]);
+    let client = world.client().await;
+    let keys = client.keys().await.unwrap();
+    let key = KeyId::try_from(&keys[0]).unwrap();
+
+    let address = world.server.address();
+    let mut strangers = JoinSet::new();
+    for _ in 0..DRIPPING {
+        strangers.spawn(drip(address));
+    }
+    let mut silent = Vec::new();
+    for _ in 0..SILENT {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    // For longer than a handshake may take, so that all of the crowd's ends are seen.
+    let until = Instant::now() + Duration::from_secs(3);
+    let mut signed = 0;
+    while Instant::now() < until {
+        client
+            .sign(&key, SignatureAlgorithm::EcdsaSha256, &[7; 32])
+            .await
+            .unwrap();
+        signed += 1;
+    }
+    assert!(signed > 20, "{signed} signatures in three seconds");
+    // Refusals are explicit: counted under what was exceeded.
+    let refused = ["keyserver_rejected_total", "handshakes-per-source"];
+    let least = (SILENT + DRIPPING - PER_SOURCE - 100) as f64;
+    wait_for_metric(&world.server, &refused, |count| count > 0.0).await;
+    let late = ["keyserver_tls_handshake_failures_total", "deadline"];
+    let ended = world.server.metric(&refused).unwrap() + world.server.metric(&late).unwrap_or(0.0);
+    assert!(ended >= least, "{ended} of the crowd were closed");
+
+    // When the crowd has gone, so has every trace of it.
+    strangers.shutdown().await;
+    drop(silent);
+    wait_for_metric(&world.server, &["keyserver_connections "], |open| {
+        open == 1.0
+    })
+    .await;
+    world.client().await.ping(b"new here").await.unwrap();
+    client.ping(b"still here").await.unwrap();
+    assert_eq!(
+        world.server.log().matching("panicked"),
+        Vec::<String>::new()
+    );
+}
+
+/// A client hello that announces 508 bytes, one of them every 50 ms, again and again.
+async fn drip(address: SocketAddr) {
+    loop {
+        let Ok(mut stream) = TcpStream::connect(address).await else {
+            continue;
+        };
+        for byte in [22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]
+            .into_iter()
+            .chain([0; 500])
+        {
+            if stream.write_all(&[byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+async fn the_oldest_handshake_makes_room_for_an_honest_one(backend: &str) {
+    let mut config = ServerConfig::default().io_backend(backend);
+    config.extra = "[limits]\nhandshakes = 8\nhandshake_deadline = \"60s\"\n".to_owned();
+    let world = World::with_config(&[KeyKind::P256], &config);
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(world.server.address()).await.unwrap());
+    }
+    let surplus = ["keyserver_tls_handshake_failures_total", "surplus"];
+    wait_for_metric(&world.server, &surplus, |count| count == 12.0).await;
+    // The first was closed, the last was not.
+    assert_eq!(silent[0].read(&mut [0]).await.unwrap_or(0), 0);
+    let last = silent.last_mut().unwrap();
+    assert!(
+        last.try_read(&mut [0])
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    );
+    // All places are taken, and yet one who means it comes in.
+    world.client().await.ping(b"let in").await.unwrap();
+    assert_eq!(world.server.metric(&surplus), Some(13.0));
+}

@@ -1,0 +1,170 @@
+//! nginx with Debian's PKCS#11 engine: workers that were forked, reloads, a key server that goes.
+
+use std::env;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use keyserver_tests::fixture::free_address;
+use keyserver_tests::{KeyKind, parts};
+use nix::sys::signal::Signal;
+
+use crate::edge::{Background, Edge, outcome, run};
+
+/// What every site answers.
+const BODY: &str = "served from the edge";
+
+struct Nginx {
+    edge: Edge,
+    process: Background,
+    /// One for each site, in the order of the kinds given.
+    addresses: Vec<SocketAddr>,
+}
+
+/// nginx and its engine; `None` after saying that the test is skipped.
+fn programs() -> Option<PathBuf> {
+    let nginx = parts::program_of("nginx-light", "nginx")?;
+    let engine = ["x86_64", "aarch64"]
+        .map(|machine| format!("/usr/lib/{machine}-linux-gnu/engines-3/pkcs11.so"))
+        .into_iter()
+        .find(|path| std::path::Path::new(path).is_file());
+    if engine.is_none() {
+        parts::missing("OpenSSL's PKCS#11 engine (Debian: libengine-pkcs11-openssl)");
+    }
+    engine.map(|_| nginx)
+}
+
+impl Nginx {
+    fn start(program: &PathBuf, kinds: &[KeyKind], workers: usize) -> Self {
+        let edge = Edge::new(kinds);
+        let addresses: Vec<SocketAddr> = kinds.iter().map(|_| free_address()).collect();
+        let mut text = format!(
+            "daemon off;\npid {pid};\nerror_log stderr;\nuser root;\nworker_processes {workers};\n\
+             worker_shutdown_timeout 30;\nssl_engine pkcs11;\nenv OPENSSL_CONF;\n\
+             env KEYSERVER_PKCS11_CONFIG;\nenv KEYSERVER_PKCS11_LOG;\n\
+             events {{ worker_connections 256; }}\nhttp {{\naccess_log off;\n\
+             ssl_session_cache off;\nssl_session_tickets off;\n\
+             ssl_protocols TLSv1.2 TLSv1.3;\n",
+            pid = edge.path("nginx.pid").display(),
+        );
+        for folder in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+            writeln!(text, "{folder}_temp_path {};", edge.path(folder).display()).unwrap();
+        }
+        for (kind, address) in kinds.iter().zip(&addresses) {
+            let name = kind.name();
+            writeln!(
+                text,
+                "server {{\nlisten {address} ssl;\nssl_certificate {};\n\
+                 ssl_certificate_key \"engine:pkcs11:pkcs11:object={name};type=private\";\n\
+                 location / {{ return 200 \"{BODY}\"; }}\n}}",
+                edge.path(&format!("sites/{name}.pem")).display(),
+            )
+            .unwrap();
+        }
+        text.push_str("}\n");
+        edge.fixture.write("nginx.conf", text);
+        let mut command = edge.command(program);
+        command.arg("-c").arg(edge.path("nginx.conf"));
+        command.args(["-e", "stderr"]);
+        let mut process = Background::start(&mut command);
+        for address in &addresses {
+            process.wait_for(*address);
+        }
+        Self {
+            edge,
+            process,
+            addresses,
+        }
+    }
+
+    /// Handshakes with every site in both versions of TLS, by a client that verifies them.
+    fn handshakes(&self, count: usize) -> Command {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/edges/handshakes.py");
+        let mut command = Command::new("python3");
+        command.arg(script).arg(self.edge.path("pki/ca.pem"));
+        command.args([count.to_string(), "4".into()]);
+        for address in &self.addresses {
+            for version in ["1.2", "1.3"] {
+                command.arg(format!("{}/{version}", address.port()));
+            }
+        }
+        command
+    }
+
+    fn curl(&self) -> Command {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--max-time", "10", "--cacert"]);
+        command.arg(self.edge.path("pki/ca.pem"));
+        command.arg(format!("https://localhost:{}/", self.addresses[0].port()));
+        command
+    }
+}
+
+/// How many handshakes the test makes: a few hundred, or what the environment says.
+fn handshake_count() -> usize {
+    let given = env::var("KEYSERVER_EDGE_HANDSHAKES").ok();
+    given.map_or(400, |text| text.parse().unwrap())
+}
+
+/// Eight workers, RSA and P-256, TLS 1.2 and 1.3, and a reload every second meanwhile. Run the full
+/// count with `KEYSERVER_EDGE_HANDSHAKES=10000`.
+#[test]
+fn handshakes_succeed_while_it_is_reloaded() {
+    let Some(program) = programs() else { return };
+    let nginx = Nginx::start(&program, &[KeyKind::Rsa2048, KeyKind::P256], 8);
+    let (count, done) = (handshake_count(), AtomicBool::new(false));
+    let reloads = thread::scope(|scope| {
+        let reloader = scope.spawn(|| {
+            let mut reloads = 0;
+            while !done.load(Ordering::Relaxed) {
+                nginx.process.signal(Signal::SIGHUP);
+                reloads += 1;
+                thread::sleep(Duration::from_secs(1));
+            }
+            reloads
+        });
+        let printed = run(&mut nginx.handshakes(count));
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(
+            printed.lines().next(),
+            Some(&*format!("ok {count} failed 0")),
+            "{printed}"
+        );
+        reloader.join().unwrap()
+    });
+    assert!(reloads > 0);
+    let signed = nginx.edge.server().metric(&["keyserver_requests_total{"]);
+    assert!(signed.is_some(), "{}", nginx.edge.server().metrics());
+}
+
+/// While the key server is away, new handshakes fail at once; when it is back they succeed, and
+/// nginx was not restarted. An established connection does not notice.
+#[test]
+fn a_key_server_that_comes_back_is_used_again() {
+    let Some(program) = programs() else { return };
+    let mut nginx = Nginx::start(&program, &[KeyKind::P256], 2);
+    assert_eq!(run(&mut nginx.curl()), BODY);
+
+    nginx.edge.stop_server();
+    let begin = Instant::now();
+    let failed = outcome(&mut nginx.curl());
+    assert!(
+        !failed.status.success(),
+        "a handshake without the key server"
+    );
+    assert!(
+        begin.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begin.elapsed()
+    );
+
+    nginx.edge.start_server();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !outcome(&mut nginx.curl()).status.success() {
+        assert!(Instant::now() < deadline, "{}", nginx.process.log);
+    }
+}
