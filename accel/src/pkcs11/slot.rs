@@ -87,6 +87,8 @@ pub(super) struct Slot {
     pub(super) watch: Condvar,
     /// Wakes workers that wait for their turn to open a session.
     pub(super) opened: Condvar,
+    /// Each thread of the slot holds a copy while it runs.
+    pub(super) threads: Arc<()>,
 }
 
 /// Everything that changes.
@@ -221,6 +223,7 @@ impl Slot {
             state: Mutex::new(state),
             watch: Condvar::new(),
             opened: Condvar::new(),
+            threads: Arc::new(()),
         }
     }
 
@@ -394,10 +397,10 @@ impl Slot {
                 },
             );
             let slot = Arc::clone(self);
+            let running = Arc::clone(&self.threads);
             let name = format!("hsm-{}-{id}", state.token.slot_id);
-            let started = std::thread::Builder::new()
-                .name(name)
-                .spawn(move || worker::run(&slot, id));
+            let body = move || drop((worker::run(&slot, id), running));
+            let started = std::thread::Builder::new().name(name).spawn(body);
             if started.is_err() {
                 state.workers.remove(&id);
                 state.note("no thread");

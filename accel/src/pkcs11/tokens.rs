@@ -132,8 +132,8 @@ impl Tokens {
             slot.stop();
         }
         let end = Instant::now() + STOP_WAIT;
-        // Each thread of a slot holds it; when they have ended, only this list does.
-        while slots.iter().any(|slot| Arc::strong_count(slot) > 1) && Instant::now() < end {
+        let runs = |slot: &Arc<Slot>| Arc::strong_count(&slot.threads) > 1;
+        while slots.iter().any(runs) && Instant::now() < end {
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -180,13 +180,20 @@ fn start(
         reason: format!("no thread can be started: {error}"),
     };
     let (kept, watched) = (Arc::clone(&slot), Arc::clone(&slot));
+    let (keeping, watching) = (Arc::clone(&slot.threads), Arc::clone(&slot.threads));
     thread::Builder::new()
         .name("hsm-keeper".into())
-        .spawn(move || keeper::run(kept, &orders))
+        .spawn(move || {
+            keeper::run(kept, &orders);
+            drop(keeping);
+        })
         .and_then(|_| {
             thread::Builder::new()
                 .name("hsm-watchdog".into())
-                .spawn(move || watchdog::run(&watched))
+                .spawn(move || {
+                    watchdog::run(&watched);
+                    drop(watching);
+                })
         })
         .map_err(|error| {
             slot.stop();
