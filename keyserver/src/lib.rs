@@ -24,6 +24,7 @@ pub mod policy;
 pub mod snapshot;
 pub mod state;
 pub mod tls;
+pub mod tokens;
 
 mod acceptor;
 mod alarm;

@@ -102,6 +102,28 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A client may ask for less (tag 0x30).
 pub const JOB_DEADLINE: Duration = Duration::from_secs(2);
 
+/// Sessions of a slot of a token, each with a thread that waits for the device. The devices in use
+/// run 8 to 32 operations at a time; the pool finds by itself when fewer are enough.
+pub const SLOT_SESSIONS: usize = 16;
+
+/// Requests that may wait for each session of a slot. Four turns of a device that keeps its time are
+/// well within the deadline; a longer queue only makes answers late.
+pub const SLOT_WAITING_PER_SESSION: usize = 4;
+
+/// The longest queue of a slot that may be configured: slots that hang must not take a large part of
+/// the jobs of an I/O thread.
+pub const SLOT_WAITING_MAX: usize = JOBS_PER_SHARD / 4;
+
+/// What a client is told to wait after "busy" for a slot: about what a full queue takes that moves.
+pub const SLOT_RETRY_AFTER: Duration = Duration::from_millis(50);
+
+/// A call into a module that takes longer is taken for hung. Far above what the slowest device needs
+/// for RSA-8192, and short enough to have a new thread before the clients have all gone.
+pub const SLOT_CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often an idle slot is talked to. Devices reclaim sessions after 30 s and more.
+pub const SLOT_KEEPALIVE: Duration = Duration::from_secs(20);
+
 /// A class whose next job has waited this long goes before cheaper classes, half of the time.
 pub const AGEING: Duration = Duration::from_millis(8);
 
@@ -136,4 +158,8 @@ pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 const _: () = assert!(READ_BYTES >= (HEADER_LEN + MAX_BODY) / 2);
 const _: () = assert!(OUTPUT_BYTES_MAX >= HEADER_LEN + MAX_BODY);
 const _: () = assert!(JOBS_PER_SHARD >= 4 * IN_FLIGHT_PER_CONNECTION);
+const _: () = assert!(SLOT_SESSIONS * SLOT_WAITING_PER_SESSION <= SLOT_WAITING_MAX);
+// All sessions of a slot that hangs, their replacements and its queue leave a connection room for
+// other keys.
+const _: () = assert!(SLOT_SESSIONS * (SLOT_WAITING_PER_SESSION + 2) < IN_FLIGHT_PER_CONNECTION);
 const _: () = assert!(BATCH_MAX == accel::MAX_FILL && BATCH_MAX <= IN_FLIGHT_PER_CONNECTION);

@@ -1,10 +1,11 @@
 //! Signs once with every new or changed key before it is put in force, and checks the signature.
 //!
-//! A key file that was damaged in a way its own consistency checks do not see, or a machine whose
-//! arithmetic fails, is found here and not by the first client.
+//! A key file that was damaged in a way its own consistency checks do not see, a key whose token does
+//! not let it sign, or a machine whose arithmetic fails, is found here and not by the first client.
 
 use std::num::NonZero;
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use accel::{
 };
 
 use crate::snapshot::{LoadError, Snapshot};
+use crate::tokens::Tokens;
 use crate::{alarm, config};
 
 /// What is signed. Any 32 bytes do; these say in a trace where they come from.
@@ -48,10 +50,20 @@ impl Prover {
     ///
     /// [`LoadError::SelfTest`] names the first key whose signature is not right.
     pub(crate) fn prove(&self, new: &Snapshot, old: Option<&Snapshot>) -> Result<(), LoadError> {
-        let known = |key: &Key| old.is_some_and(|old| old.keys.by_ski(&key.ski()).is_some());
+        // A key that has moved between a file and a token, or between tokens, is another object with
+        // the same name.
+        let known = |key: &Key| {
+            old.and_then(|old| old.keys.by_ski(&key.ski()))
+                .is_some_and(|(_, old)| {
+                    std::ptr::eq(Arc::as_ptr(old), key)
+                        || !(Tokens::holds(old) || Tokens::holds(key))
+                })
+        };
         let mut keys: Vec<(&Key, &str)> = (0..)
             .map_while(|position| new.key_at(position))
-            .filter(|(key, _)| !known(key))
+            // A key whose slot is down is only there when it need not be, and is checked when the
+            // slot comes back.
+            .filter(|(key, _)| !known(key) && Tokens::can_serve(key))
             .map(|(key, label)| (&**key, label))
             .collect();
         // One class after the other, so that the engine can use its lanes.

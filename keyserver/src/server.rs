@@ -157,6 +157,7 @@ impl Server {
         for thread in self.crypto_threads {
             let _ = thread.join();
         }
+        self.state.tokens.stop();
         // What failed in the last second.
         alarm::report(self.state.engine());
         self.admin.stop();

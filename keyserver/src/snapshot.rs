@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(feature = "pkcs11")]
+use accel::pkcs11::TokenError;
 use accel::{EngineError, Key, KeyFileError, KeyIndex, KeyTable, LoadRules, LoadedKey};
 
 use crate::clock;
@@ -13,6 +15,9 @@ use crate::policy::Policy;
 use crate::policy::rules::KeyName;
 use crate::tls::ServerConfig;
 use crate::tls::certs::{self, CertificateError};
+#[cfg(feature = "pkcs11")]
+use crate::tokens::Found;
+use crate::tokens::{AbsentKey, Tokens};
 
 /// A certificate with fewer days left is worth a warning.
 const CERTIFICATE_DAYS_MIN: i64 = 14;
@@ -26,6 +31,11 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// The private keys.
     pub keys: KeyTable,
+    /// Keys that are configured, but whose token could not be reached.
+    pub absent: Vec<AbsentKey>,
+    /// The keys in tokens, each with its entry in the configuration.
+    #[cfg(feature = "pkcs11")]
+    pub(crate) in_tokens: Vec<(KeySource, Arc<Key>)>,
     /// Who may use them.
     pub policy: Policy,
     /// The server's certificate and TLS rules, for new connections.
@@ -46,6 +56,20 @@ pub enum LoadError {
     Certificate(CertificateError),
     /// The engine cannot be used on this machine.
     Engine(EngineError),
+    /// A key in a token cannot be used.
+    #[cfg(feature = "pkcs11")]
+    Token {
+        /// The label of the key.
+        label: String,
+        /// What is wrong.
+        error: TokenError,
+    },
+    /// A key was loaded by its certificate, but no slot that holds it can be used.
+    #[cfg(feature = "pkcs11")]
+    TokenDown {
+        /// The label of the key.
+        label: String,
+    },
     /// A key was loaded, but a signature made with it does not verify.
     SelfTest {
         /// The label of the key.
@@ -56,31 +80,27 @@ pub enum LoadError {
 }
 
 impl Snapshot {
-    /// Loads what `config` names.
+    /// Loads what `config` names, in the place of `old` if there is one.
     ///
     /// # Errors
     ///
-    /// [`LoadError`] for the first file that cannot be used, with its name and the way out.
-    pub fn load(config: Config, generation: u64) -> Result<Self, LoadError> {
-        let mut loaded = Vec::new();
+    /// [`LoadError`] for the first file or key that cannot be used, with its name and the way out.
+    pub fn load(config: Config, tokens: &Tokens, old: Option<&Self>) -> Result<Self, LoadError> {
+        let generation = old.map_or(1, |old| old.generation + 1);
+        let mut loaded = Loaded::default();
         for source in &config.keys {
-            load_source(source, &mut loaded)?;
+            loaded.add(source, tokens, old)?;
         }
-        let keys = KeyTable::new(loaded).map_err(LoadError::Key)?;
+        let keys = KeyTable::new(loaded.keys).map_err(LoadError::Key)?;
         let server = certs::load(&config.tls).map_err(LoadError::Certificate)?;
-        let names: Vec<KeyName<'_>> = keys
-            .iter()
-            .map(|(index, entry)| KeyName {
-                index: index.0,
-                label: &entry.label,
-                ski: entry.key.ski(),
-            })
-            .collect();
-        let policy = Policy::compile(&config.clients, &names, generation);
+        let policy = Policy::compile(&config.clients, &names(&keys, &loaded.absent), generation);
         Ok(Self {
             generation,
             config: Arc::new(config),
             keys,
+            absent: loaded.absent,
+            #[cfg(feature = "pkcs11")]
+            in_tokens: loaded.in_tokens,
             policy,
             tls: server.config,
             certificate_expiry: server.not_after,
@@ -92,9 +112,15 @@ impl Snapshot {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.config.warnings();
-        if self.keys.is_empty() {
+        if self.keys.is_empty() && self.absent.is_empty() {
             warnings
                 .push("no key is loaded: only pings can be answered; add one to [[keys]]".into());
+        }
+        for key in self.absent.iter().filter(|key| !key.reason.is_empty()) {
+            warnings.push(format!(
+                "key \"{}\" is not served: {}; reload when its token is back",
+                key.label, key.reason
+            ));
         }
         let days =
             (self.certificate_expiry - certs::unix_seconds(clock::wall())).div_euclid(86_400);
@@ -118,6 +144,24 @@ impl Snapshot {
         warnings
     }
 
+    /// How many keys cannot be served now, because every slot that holds them is down.
+    #[must_use]
+    pub fn keys_down(&self) -> usize {
+        let down = |(_, entry): &(KeyIndex, &LoadedKey)| !Tokens::can_serve(&entry.key);
+        self.keys.iter().filter(down).count()
+    }
+
+    /// Whether any key can be served now. Also when none is configured: pings are answered.
+    #[must_use]
+    pub fn can_serve(&self) -> bool {
+        let nothing_to_serve = self.keys.is_empty() && self.absent.is_empty();
+        nothing_to_serve
+            || self
+                .keys
+                .iter()
+                .any(|(_, entry)| Tokens::can_serve(&entry.key))
+    }
+
     /// The key at `position` of the key table, and its label.
     #[must_use]
     pub fn key_at(&self, position: u32) -> Option<(&Arc<Key>, &str)> {
@@ -132,7 +176,60 @@ fn open_to_others(path: &Path) -> Option<u32> {
     (mode & 0o077 != 0).then_some(mode)
 }
 
-fn load_source(source: &KeySource, into: &mut Vec<LoadedKey>) -> Result<(), LoadError> {
+/// What the sources of keys have yielded so far.
+#[derive(Default)]
+struct Loaded {
+    keys: Vec<LoadedKey>,
+    absent: Vec<AbsentKey>,
+    #[cfg(feature = "pkcs11")]
+    in_tokens: Vec<(KeySource, Arc<Key>)>,
+}
+
+impl Loaded {
+    fn add(
+        &mut self,
+        source: &KeySource,
+        tokens: &Tokens,
+        old: Option<&Snapshot>,
+    ) -> Result<(), LoadError> {
+        match &source.location {
+            KeyLocation::Directory(_) | KeyLocation::File(_) => {
+                let _only_for_tokens = (tokens, old);
+                load_files(source, &mut self.keys)
+            }
+            #[cfg(feature = "pkcs11")]
+            KeyLocation::Token(token) => {
+                match tokens.find(source, token, old)? {
+                    Found::Key(key) => {
+                        self.in_tokens.push((source.clone(), Arc::clone(&key.key)));
+                        self.keys.push(key);
+                    }
+                    Found::Absent(key) => self.absent.push(key),
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The names that grants may use. Those of absent keys are among them, so that nobody is told that
+/// there is no such key; their places are behind the table, where nothing is looked up.
+fn names<'a>(keys: &'a KeyTable, absent: &'a [AbsentKey]) -> Vec<KeyName<'a>> {
+    let present = keys.iter().map(|(index, entry)| KeyName {
+        index: index.0,
+        label: &entry.label,
+        ski: entry.key.ski(),
+    });
+    let behind = u32::try_from(keys.len()).unwrap_or(u32::MAX)..;
+    let absent = behind.zip(absent).map(|(index, key)| KeyName {
+        index,
+        label: &key.label,
+        ski: [0; 20],
+    });
+    present.chain(absent).collect()
+}
+
+fn load_files(source: &KeySource, into: &mut Vec<LoadedKey>) -> Result<(), LoadError> {
     let rules = LoadRules {
         allow_exponents: source.allow_exponents.clone(),
         allow_weak_permissions: source.allow_weak_permissions.clone(),
@@ -152,8 +249,27 @@ fn load_source(source: &KeySource, into: &mut Vec<LoadedKey>) -> Result<(), Load
             }
             into.push(key);
         }
+        #[cfg(feature = "pkcs11")]
+        KeyLocation::Token(_) => {}
     }
     Ok(())
+}
+
+impl LoadError {
+    /// Whether a token refused the PIN. Whoever goes on trying locks the token for good.
+    #[must_use]
+    pub fn is_refused_pin(&self) -> bool {
+        #[cfg(feature = "pkcs11")]
+        return matches!(
+            self,
+            Self::Token {
+                error: TokenError::PinRefused { .. },
+                ..
+            }
+        );
+        #[cfg(not(feature = "pkcs11"))]
+        false
+    }
 }
 
 impl fmt::Display for LoadError {
@@ -163,10 +279,18 @@ impl fmt::Display for LoadError {
             Self::Key(error) => error.fmt(f),
             Self::Certificate(error) => error.fmt(f),
             Self::Engine(error) => error.fmt(f),
+            #[cfg(feature = "pkcs11")]
+            Self::Token { label, error } => write!(f, "key \"{label}\": {error}"),
+            #[cfg(feature = "pkcs11")]
+            Self::TokenDown { label } => write!(
+                f,
+                "key \"{label}\": no slot that holds it can be used now; look at the device and the way \
+                 to it, or set `required = false` to serve the other keys meanwhile"
+            ),
             Self::SelfTest { label, reason } => write!(
                 f,
                 "key \"{label}\": a signature made with it for a test is not right ({reason}); \
-                 the file may be damaged: restore it from its backup, or remove it"
+                 the key may be damaged: restore it from its backup, or remove it"
             ),
         }
     }

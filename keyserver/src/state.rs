@@ -9,10 +9,11 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::metrics::Metrics;
-use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Pkcs11};
 use crate::selftest::Prover;
 use crate::snapshot::{LoadError, Snapshot};
+use crate::tokens::Tokens;
+use crate::{clock, limits};
 
 /// A loop that has not turned for this long is stuck: `/livez` fails, and systemd is no longer
 /// told that the server is well.
@@ -27,6 +28,8 @@ pub struct ServerState {
     pub metrics: Metrics,
     /// Whether the server is alive, ready, draining.
     pub health: Health,
+    /// The tokens that hold some of the keys.
+    pub tokens: Tokens,
     engine: Arc<Engine>,
     prover: Prover,
     started: SystemTime,
@@ -60,9 +63,10 @@ impl ServerState {
     /// [`LoadError`] when something cannot be used; the server must not start then.
     pub fn load(config: Config, engine: Arc<Engine>) -> Result<Arc<Self>, LoadError> {
         let prover = Prover::new(&config.accel).map_err(LoadError::Engine)?;
-        let snapshot = Snapshot::load(config, 1)?;
+        let tokens = Tokens::new(&config.pkcs11);
+        let snapshot = Snapshot::load(config, &tokens, None)?;
         prover.prove(&snapshot, None)?;
-        let metrics = Metrics::new(Arc::clone(&engine));
+        let metrics = Metrics::new(Arc::clone(&engine), tokens.clone());
         metrics.reload(true);
         metrics.set_keys(snapshot.keys.len());
         metrics.set_certificate_expiry(snapshot.certificate_expiry);
@@ -70,6 +74,7 @@ impl ServerState {
             snapshot: ArcSwap::from_pointee(snapshot),
             metrics,
             health: Health::default(),
+            tokens,
             engine,
             prover,
             started: clock::wall(),
@@ -122,7 +127,7 @@ impl ServerState {
     fn replace(&self, old: &Snapshot) -> Result<ReloadReport, LoadError> {
         let config = Config::load(&old.config.path)?;
         let needs_restart = needs_restart(&old.config, &config);
-        let new = Snapshot::load(config, old.generation + 1)?;
+        let new = Snapshot::load(config, &self.tokens, Some(old))?;
         self.prover.prove(&new, Some(old))?;
         let missing_in = |other: &Snapshot, of: &Snapshot| {
             of.keys
@@ -172,11 +177,21 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         ("accel", old.accel != new.accel),
         ("limits", old.limits != new.limits),
         ("shutdown", old.shutdown != new.shutdown),
+        ("pkcs11", pools(old) != pools(new)),
     ]
     .into_iter()
     .filter(|(_, changed)| *changed)
     .map(|(section, _)| section.to_owned())
     .collect()
+}
+
+/// What the pools of the slots were made from. The rest of the table counts at once.
+fn pools(config: &Config) -> Pkcs11 {
+    Pkcs11 {
+        module: None,
+        deadline: limits::JOB_DEADLINE,
+        ..config.pkcs11.clone()
+    }
 }
 
 /// Whether the server is well, as its own threads see it.

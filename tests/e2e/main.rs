@@ -9,6 +9,7 @@
 //! | [`strangers`] | connections that never prove anything are bounded and do not keep clients from being served |
 //! | [`loadgen`] | a mixed load of the load generator is answered, and every answer verifies |
 //! | [`tls_edge`] | `openssl s_client` and curl accept a TLS server whose key is in the key server |
+//! | [`tokens`] | keys in a token are served, reloaded and checked like others, and their PIN is seen nowhere |
 //! | [`uring_rules`] | the faults of tokio-uring that the server works around stay worked around |
 #![expect(
     clippy::unwrap_used,
@@ -29,6 +30,7 @@ mod proc;
 mod reload;
 mod strangers;
 mod tls_edge;
+mod tokens;
 mod uring_rules;
 mod verify;
 

@@ -22,12 +22,15 @@ HASHES = [
 
 
 class Key:
-    """One key of the directory."""
+    """One key of the directory. A key that the server has in a token is there by its public half, as
+    `NAME.pub`; no check needs more."""
 
     def __init__(self, path):
         self.name = path.stem
-        self.private = serialization.load_der_private_key(path.read_bytes(), None)
-        self.public = self.private.public_key()
+        if path.suffix == ".pub":
+            self.public = serialization.load_der_public_key(path.read_bytes())
+        else:
+            self.public = serialization.load_der_private_key(path.read_bytes(), None).public_key()
         self.spki = self.public.public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
@@ -185,7 +188,7 @@ def digest_of(opcode_index, message):
 def load(directory):
     """The keys of `directory/keys` that this Python can read, by name."""
     keys = {}
-    for path in sorted(pathlib.Path(directory, "keys").glob("*.key")):
+    for path in sorted(pathlib.Path(directory, "keys").glob("*.[kp][eu][yb]")):
         try:
             keys[path.stem] = Key(path)
         except (UnsupportedAlgorithm, ValueError):

@@ -17,7 +17,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use keyserver_tests::{
-    ClientRule, Fixture, KeyKind, KeyServer, Pki, ServerConfig, Usage, binaries, parts,
+    ClientRule, Fixture, KeyKind, KeyServer, Pki, ServerConfig, SoftHsm, Usage, binaries, parts,
 };
 
 /// How the server's connections are driven.
@@ -61,6 +61,17 @@ enum Certificate {
 /// The keys that every suite uses.
 const KEYS: [KeyKind; 5] = [
     KeyKind::Rsa2048,
+    KeyKind::P256,
+    KeyKind::P384,
+    KeyKind::P521,
+    KeyKind::Ed25519,
+];
+
+/// The keys that can be in a token of SoftHSM.
+const TOKEN_KEYS: [KeyKind; 7] = [
+    KeyKind::Rsa2048,
+    KeyKind::Rsa3072,
+    KeyKind::Rsa4096,
     KeyKind::P256,
     KeyKind::P384,
     KeyKind::P521,
@@ -119,11 +130,36 @@ fn config() -> ServerConfig {
 
 /// Starts a server and runs one suite against it.
 fn run(suite: &str, io: Io, certificate: Certificate, keys: &[KeyKind]) {
+    let fixture = fixture(certificate, keys);
+    let server = io.start(&fixture, config());
+    check(suite, io, certificate, &fixture, server);
+}
+
+/// Runs one suite against a server whose keys are all in a token.
+fn run_over_token(suite: &str, io: Io) {
+    let Some(hsm) = SoftHsm::new() else { return };
+    hsm.add_token("bank");
+    let certificate = Certificate::Ecdsa;
+    let fixture = fixture(certificate, &[]);
+    let mut config = config();
+    // Checks send more at once than a queue of the usual length takes from one client.
+    config.extra = "[pkcs11]\nqueue = 1024\n".to_owned();
+    for (id, kind) in (1..).zip(TOKEN_KEYS) {
+        hsm.add_key("bank", kind, kind.name(), id);
+        let public = format!("keys/{}.pub", kind.name());
+        fixture.write(public, hsm.public_key("bank", kind, id));
+        config.extra.push_str(&hsm.entry("bank", kind.name()));
+    }
+    let config = config.io_backend(io.taken());
+    let server = KeyServer::start_under(&hsm.wrapper(), &fixture, &config);
+    check(suite, io, certificate, &fixture, server);
+}
+
+/// Runs one suite against a server that has been started.
+fn check(suite: &str, io: Io, certificate: Certificate, fixture: &Fixture, mut server: KeyServer) {
     let Some(python) = parts::python_with_cryptography() else {
         return;
     };
-    let fixture = fixture(certificate, keys);
-    let mut server = io.start(&fixture, config());
     let build = server.metrics();
     let io_label = format!("io=\"{}\"", io.taken());
     assert!(
@@ -216,6 +252,22 @@ suites! {
     epoll: Io::Epoll;
     uring: Io::Uring;
     auto_refused: Io::AutoRefused;
+}
+
+/// Every opcode with keys that `pkcs11-tool` made in a token.
+#[test]
+fn opcodes_of_keys_in_a_token() {
+    run_over_token("opcodes", Io::Uring);
+}
+
+#[test]
+fn fine_print_of_keys_in_a_token() {
+    run_over_token("fine_print", Io::Epoll);
+}
+
+#[test]
+fn differences_of_keys_in_a_token() {
+    run_over_token("differences", Io::Epoll);
 }
 
 /// One line says which backend was taken and why.

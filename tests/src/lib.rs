@@ -10,6 +10,7 @@
 //! | [`logs`] | the lines a process printed, and waiting for one |
 //! | [`http`] | just enough HTTP to read `/metrics` and `/readyz` |
 //! | [`binaries`] | where the binaries under test are, built when they are out of date |
+//! | [`softhsm`] | a hardware security module in software, with keys in it |
 //! | [`parts`] | parts of the system a test needs, skipped by name when missing |
 //!
 //! The shortest whole-system test:
@@ -44,9 +45,11 @@ pub mod logs;
 pub mod parts;
 pub mod pki;
 pub mod server;
+pub mod softhsm;
 
 pub use fixture::{ClientRule, Fixture, ServerConfig};
 pub use keys::KeyKind;
 pub use logs::Log;
 pub use pki::{Identity, Pki, Usage};
 pub use server::KeyServer;
+pub use softhsm::SoftHsm;

@@ -188,7 +188,11 @@ fn the_production_daemon_is_the_server_alone() {
             .filter_map(|line| line.split(' ').next().map(str::to_owned))
             .collect()
     };
-    let production = names(&tree(&["--no-default-features", "--features", "uring"]));
+    let production = names(&tree(&[
+        "--no-default-features",
+        "--features",
+        "uring,pkcs11",
+    ]));
     assert!(
         production.contains("tokio-uring") && production.contains("accel"),
         "{production:?}"

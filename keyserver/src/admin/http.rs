@@ -199,9 +199,19 @@ fn readiness(state: &ServerState) -> Answer {
         return Answer::text("503 Service Unavailable", "starting\n");
     }
     let alive = liveness(state);
-    if alive.status == "200 OK" {
-        Answer::text("200 OK", "ready\n")
+    if alive.status != "200 OK" {
+        return alive;
+    }
+    // One slot that is down is no reason to send everybody elsewhere: its keys are refused, the
+    // others are served. Which it is stands in the answer either way.
+    let slots: String = (state.tokens.slots().iter())
+        .filter(|slot| !slot.is_up())
+        .map(|slot| format!("{} is {}\n", slot.name(), slot.state))
+        .collect();
+    if state.snapshot.load().can_serve() {
+        Answer::text("200 OK", format!("ready\n{slots}"))
     } else {
-        alive
+        let body = format!("no key can be served: every slot is down\n{slots}");
+        Answer::text("503 Service Unavailable", body)
     }
 }

@@ -21,8 +21,10 @@ use super::process::ProcessCollector;
 use super::queues::{Queues, QueuesCollector};
 pub use super::shards::Stage;
 use super::shards::{Shards, ShardsCollector, encode_one};
+use super::slots::SlotsCollector;
 use crate::clock;
 use crate::dispatch::Dispatcher;
+use crate::tokens::Tokens;
 
 /// The reason of those that found no room.
 const OVERLOAD: &str = "overload";
@@ -56,9 +58,9 @@ struct Control {
 }
 
 impl Metrics {
-    /// All figures at zero; those of `engine` as it keeps them.
+    /// All figures at zero; those of `engine` and `tokens` as they keep them.
     #[must_use]
-    pub fn new(engine: Arc<Engine>) -> Self {
+    pub fn new(engine: Arc<Engine>, tokens: Tokens) -> Self {
         let shards = Arc::new(Shards::new());
         let queues = Arc::new(Queues::default());
         let control = Control::new();
@@ -67,6 +69,7 @@ impl Metrics {
         registry.register_collector(Box::new(ShardsCollector(Arc::clone(&shards))));
         registry.register_collector(Box::new(QueuesCollector(Arc::clone(&queues))));
         registry.register_collector(Box::new(EngineCollector(engine)));
+        registry.register_collector(Box::new(SlotsCollector(tokens)));
         registry.register_collector(Box::new(ProcessCollector));
         Self {
             registry,

@@ -16,6 +16,7 @@ mod process;
 pub mod protocol;
 mod queues;
 mod shards;
+mod slots;
 pub mod socket;
 pub mod status;
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::process;
 use crate::clock;
 use crate::state::ServerState;
+use crate::tokens::SlotReport;
 
 /// What the server is doing. Fields are added, never renamed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,15 @@ pub struct Status {
     pub config: String,
     /// Keys loaded.
     pub keys: usize,
+    /// Keys that cannot be served now: every slot that holds them is down.
+    #[serde(default)]
+    pub keys_down: usize,
+    /// Labels of keys that are configured and were not loaded, because their token could not be reached.
+    #[serde(default)]
+    pub keys_absent: Vec<String>,
+    /// The slots of tokens.
+    #[serde(default)]
+    pub slots: Vec<SlotReport>,
     /// Clients configured.
     pub clients: usize,
     /// Connections open.
@@ -83,6 +93,11 @@ impl Status {
             last_reload_successful: server.metrics.last_reload_ok(),
             config: absolute(&snapshot.config.path),
             keys: snapshot.keys.len(),
+            keys_down: snapshot.keys_down(),
+            keys_absent: (snapshot.absent.iter())
+                .map(|key| key.label.clone())
+                .collect(),
+            slots: server.tokens.slots(),
             clients: snapshot.policy.client_count(),
             connections: server.metrics.connections(),
             inflight: server.metrics.inflight_now(),
@@ -97,6 +112,17 @@ impl Status {
             stuck: server.health.stuck(),
             warnings: snapshot.warnings(),
         }
+    }
+}
+
+impl Status {
+    /// Whether the server takes requests and at least one key can be served.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let configured = self.keys + self.keys_absent.len();
+        self.state == "serving"
+            && self.stuck.is_empty()
+            && (configured == 0 || self.keys_down < self.keys)
     }
 }
 
@@ -127,7 +153,17 @@ impl fmt::Display for Status {
             "config       {} (generation {}{reload})",
             self.config, self.generation
         )?;
-        writeln!(f, "keys         {}", self.keys)?;
+        write!(f, "keys         {}", self.keys)?;
+        if self.keys_down > 0 {
+            write!(f, ", {} of them DOWN", self.keys_down)?;
+        }
+        if !self.keys_absent.is_empty() {
+            write!(f, "; ABSENT: {}", self.keys_absent.join(", "))?;
+        }
+        writeln!(f)?;
+        for slot in &self.slots {
+            writeln!(f, "slot         {slot}")?;
+        }
         writeln!(f, "clients      {}", self.clients)?;
         writeln!(
             f,

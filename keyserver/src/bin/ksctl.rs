@@ -118,17 +118,19 @@ fn execute(cli: &Cli) -> Result<(), Failure> {
         }
         Command::Ready => {
             let status = status(&cli.socket)?;
-            if status.state == "serving" && status.stuck.is_empty() {
+            if status.is_ready() {
                 output::line("ready");
                 return Ok(());
             }
-            let stuck = if status.stuck.is_empty() {
-                ""
-            } else {
+            let why = if !status.stuck.is_empty() {
                 ", and I/O loops are stuck"
+            } else if status.state == "serving" {
+                ", but no key can be served: every slot is down"
+            } else {
+                ""
             };
             Err(Failure::refused(format!(
-                "the server is {}{stuck}",
+                "the server is {}{why}",
                 status.state
             )))
         }

@@ -10,20 +10,31 @@ use super::{Failure, output};
 use crate::config::{Config, IoBackend};
 use crate::selftest::Prover;
 use crate::snapshot::{LoadError, Snapshot};
+use crate::tokens::Tokens;
 use crate::{clock, shard};
 
 /// Listeners, rings, event descriptors, log and libraries of the largest machine.
 const DESCRIPTORS_BESIDE_CONNECTIONS: u64 = 256;
 
-/// Checks the configuration at `path`; warnings do not make it fail.
-pub(crate) fn check(path: &Path) -> Result<(), Failure> {
+/// Checks the configuration at `path`; warnings do not make it fail. Tokens are left alone, unless
+/// `online` says to use each of their keys.
+pub(crate) fn check(path: &Path, online: bool) -> Result<(), Failure> {
     let config = Config::load(path).map_err(Failure::start)?;
     report("ok", "configuration", &path.display().to_string());
     let prover =
         Prover::new(&config.accel).map_err(|error| Failure::start(LoadError::Engine(error)))?;
-    let snapshot = Snapshot::load(config, 1).map_err(Failure::start)?;
-    prover.prove(&snapshot, None).map_err(Failure::start)?;
+    let tokens = if online {
+        Tokens::new(&config.pkcs11)
+    } else {
+        Tokens::untouched()
+    };
+    let snapshot = Snapshot::load(config, &tokens, None).map_err(|error| Failure::load(&error))?;
+    prover
+        .prove(&snapshot, None)
+        .map_err(|error| Failure::load(&error))?;
     report("ok", "keys", &key_types(&snapshot));
+    in_tokens(&snapshot, &tokens, online);
+    tokens.stop();
     report("ok", "certificate", &certificate(&snapshot));
     report("ok", "clients", &snapshot.policy.client_count().to_string());
     machine(&snapshot.config);
@@ -71,6 +82,47 @@ fn key_types(snapshot: &Snapshot) -> String {
         text.push_str("; each has signed once for a test");
     }
     text
+}
+
+/// What was seen of the tokens, or that nobody looked.
+fn in_tokens(snapshot: &Snapshot, tokens: &Tokens, online: bool) {
+    if !online {
+        let labels: Vec<&str> = (snapshot.absent.iter())
+            .map(|key| key.label.as_str())
+            .collect();
+        if !labels.is_empty() {
+            let text = format!(
+                "not looked at: {}; `keyserver check --online` logs in and uses each once",
+                labels.join(", ")
+            );
+            report("note", "tokens", &text);
+        }
+        return;
+    }
+    for (_, entry) in snapshot
+        .keys
+        .iter()
+        .filter(|(_, key)| Tokens::holds(&key.key))
+    {
+        let certificate = snapshot.config.keys.iter().any(|source| {
+            source.certificate.is_some() && source.label.as_deref() == Some(&entry.label)
+        });
+        let certificate = if certificate {
+            "belongs to its certificate, "
+        } else {
+            ""
+        };
+        let kind = entry.key.key_type().name();
+        let text = format!("\"{}\": {kind}, {certificate}has signed", entry.label);
+        report("ok", "key in token", &text);
+    }
+    for slot in tokens.slots() {
+        report(
+            if slot.is_up() { "ok" } else { "warning" },
+            "slot",
+            &slot.name(),
+        );
+    }
 }
 
 fn certificate(snapshot: &Snapshot) -> String {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::logging;
+use crate::snapshot::LoadError;
 
 mod check;
 #[cfg(feature = "trial")]
@@ -14,6 +15,8 @@ mod demo;
 pub mod docs;
 #[cfg(feature = "trial")]
 mod exercise;
+#[cfg(feature = "pkcs11")]
+mod hsm;
 #[cfg(feature = "trial")]
 mod init;
 pub mod output;
@@ -36,7 +39,8 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 it failed while running; 2 it did not start: wrong arguments, configuration,
-keys or certificates. KEYSERVER_LOG sets the log level: error, warn, info, debug, trace.";
+keys or certificates; 3 a token refused the PIN, which must not be tried again by itself.
+KEYSERVER_LOG sets the log level: error, warn, info, debug, trace.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -52,7 +56,14 @@ enum Command {
     Check {
         #[command(flatten)]
         config: ConfigArgument,
+        /// Also log in to every token, find each key, compare it with its certificate and sign once
+        #[arg(long)]
+        online: bool,
     },
+    /// Look at hardware security modules
+    #[cfg(feature = "pkcs11")]
+    #[command(subcommand)]
+    Hsm(hsm::Command),
     /// Write a configuration to start from, with certificates for trials
     #[cfg(feature = "trial")]
     Init(init::Arguments),
@@ -108,6 +119,24 @@ impl Failure {
         }
     }
 
+    /// The configuration, the keys or the certificates cannot be used: exit code 2; or 3, when a token
+    /// refused the PIN, so that nobody tries again by itself.
+    pub fn load(error: &LoadError) -> Self {
+        Self {
+            code: if error.is_refused_pin() { 3 } else { 2 },
+            text: error.to_string(),
+        }
+    }
+
+    /// A token refused a PIN: exit code 3.
+    #[cfg(feature = "pkcs11")]
+    pub fn refused_pin(text: impl fmt::Display) -> Self {
+        Self {
+            code: 3,
+            text: text.to_string(),
+        }
+    }
+
     /// It failed while running: exit code 1.
     pub fn run(text: impl fmt::Display) -> Self {
         Self {
@@ -148,7 +177,9 @@ fn execute(command: Command) -> Result<(), Failure> {
             logging::init("info", format).map_err(Failure::start)?;
             run::run(&config.config)
         }
-        Command::Check { config } => check::check(&config.config),
+        Command::Check { config, online } => check::check(&config.config, online),
+        #[cfg(feature = "pkcs11")]
+        Command::Hsm(command) => hsm::run(&command),
         #[cfg(feature = "trial")]
         Command::Init(arguments) => init::init(&arguments),
         #[cfg(feature = "trial")]

@@ -13,9 +13,9 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
-use crate::Server;
 use crate::config::Config;
 use crate::state::ServerState;
+use crate::{Server, StartError};
 
 /// Without a watchdog of systemd, the health is still looked at this often.
 const WATCH_INTERVAL: Duration = Duration::from_secs(5);
@@ -32,7 +32,10 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
         let _context = runtime.enter();
         Signals::new().map_err(|error| Failure::start(format!("signals: {error}")))?
     };
-    let server = Server::start(config).map_err(Failure::start)?;
+    let server = Server::start(config).map_err(|error| match error {
+        StartError::Load(error) => Failure::load(&error),
+        other => Failure::start(other),
+    })?;
     for warning in server.state().snapshot.load().warnings() {
         tracing::warn!("{warning}");
     }

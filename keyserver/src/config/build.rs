@@ -16,7 +16,7 @@ use super::checked::{
 use super::paths::{Kind, Paths};
 use super::problem::{ConfigError, Problem};
 use super::raw::{Problems, Section, Source, Value};
-use super::{clients, keys, units};
+use super::{clients, keys, tokens, units};
 use crate::limits;
 
 /// Bytes of one configuration file. The largest estate needs a few megabytes.
@@ -147,7 +147,8 @@ fn document(root: &Section<'_>, path: &Path, paths: &Paths) -> Option<Config> {
     let accel = accel(&root.section("accel"));
     let limits = limits(&root.section("limits"));
     let shutdown = shutdown(&root.section("shutdown"));
-    let keys = keys::read(&root.list("keys"), paths);
+    let pkcs11 = tokens::settings(&root.section("pkcs11"), paths);
+    let keys = keys::read(&root.list("keys"), paths, &pkcs11);
     let clients = clients::read(&root.list("clients"));
     root.finish();
     Some(Config {
@@ -160,6 +161,7 @@ fn document(root: &Section<'_>, path: &Path, paths: &Paths) -> Option<Config> {
         accel,
         limits,
         shutdown,
+        pkcs11,
         keys,
         clients,
     })
@@ -353,13 +355,13 @@ fn shutdown(section: &Section<'_>) -> Shutdown {
 }
 
 /// A whole number from 1 to below `end`.
-fn count(section: &Section<'_>, key: &'static str, end: u64) -> Option<usize> {
+pub(super) fn count(section: &Section<'_>, key: &'static str, end: u64) -> Option<usize> {
     let number = section.optional(key)?.integer(1..end)?;
     usize::try_from(number).ok()
 }
 
 /// A duration from a millisecond to `most` seconds.
-fn period(section: &Section<'_>, key: &'static str, most: u64) -> Option<Duration> {
+pub(super) fn period(section: &Section<'_>, key: &'static str, most: u64) -> Option<Duration> {
     time(section, key, Duration::from_millis(1), most)
 }
 

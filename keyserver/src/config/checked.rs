@@ -14,6 +14,9 @@ use accel::VerifyRate;
 use keyless_protocol::info::ski_to_hex;
 
 use super::date::Date;
+use super::tokens::Pkcs11;
+#[cfg(feature = "pkcs11")]
+use super::tokens::TokenKeySource;
 use crate::limits;
 use crate::policy::conditions::Conditions;
 use crate::policy::rights::Rights;
@@ -39,6 +42,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[shutdown]`
     pub shutdown: Shutdown,
+    /// `[pkcs11]`
+    pub pkcs11: Pkcs11,
     /// `[[keys]]`, in file order.
     pub keys: Vec<KeySource>,
     /// `[[clients]]`, in file order. Where a certificate fits several, the first one counts.
@@ -176,11 +181,11 @@ pub struct Shutdown {
 /// One `[[keys]]` entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySource {
-    /// One file, or every `*.key` of a directory.
+    /// One file, every `*.key` of a directory, or a key in a token.
     pub location: KeyLocation,
-    /// The name of a single key, instead of its file's stem.
+    /// The name of a single key, instead of its file's stem. A key in a token always has one.
     pub label: Option<String>,
-    /// A certificate that must carry the same public key; for a single file.
+    /// A certificate that must carry the same public key; for a single key.
     pub certificate: Option<PathBuf>,
     /// Labels of RSA keys whose public exponent need not be 65537.
     pub allow_exponents: BTreeSet<String>,
@@ -195,6 +200,9 @@ pub enum KeyLocation {
     Directory(PathBuf),
     /// One file.
     File(PathBuf),
+    /// A key that stays in a token.
+    #[cfg(feature = "pkcs11")]
+    Token(TokenKeySource),
 }
 
 /// One `[[clients]]` entry: who it is, and what it may do.

@@ -8,8 +8,10 @@ mod conditions;
 mod date;
 mod keys;
 mod paths;
+mod pins;
 mod problem;
 mod raw;
+mod tokens;
 mod units;
 
 pub use checked::{
@@ -18,3 +20,6 @@ pub use checked::{
 };
 pub use date::Date;
 pub use problem::{ConfigError, Problem};
+pub use tokens::Pkcs11;
+#[cfg(feature = "pkcs11")]
+pub use tokens::TokenKeySource;

@@ -45,10 +45,21 @@ impl Paths {
             }
             None => self.base.join(text),
         };
+        self.expect(value, path.clone(), kind);
+        Some(path)
+    }
+
+    /// A path of the configuration, relative to the main file's directory.
+    #[cfg(feature = "pkcs11")]
+    pub(super) fn resolve(&self, path: &str) -> PathBuf {
+        self.base.join(path)
+    }
+
+    /// Notes that `path`, which stands somewhere in `value`, must lead to a `kind`.
+    pub(super) fn expect(&self, value: &Value<'_>, path: PathBuf, kind: Kind) {
         // Written now, because the place in the file is at hand; used only if the path is missing.
         let problem = value.to_problem(String::new(), String::new());
-        self.seen.borrow_mut().push((path.clone(), kind, problem));
-        Some(path)
+        self.seen.borrow_mut().push((path, kind, problem));
     }
 
     fn credential(&self, value: &Value<'_>, reference: &str) -> Option<PathBuf> {

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::pins;
 use super::problem::Problem;
 
 /// The text of one file.
@@ -55,7 +56,8 @@ pub(super) struct Value<'a> {
 }
 
 impl Source {
-    /// The number, from 1, and the text of the line that holds the byte at `offset`.
+    /// The number, from 1, and the text of the line that holds the byte at `offset`, as far as it may
+    /// be shown.
     fn line(&self, offset: usize) -> (usize, String) {
         let before = self
             .text
@@ -63,14 +65,8 @@ impl Source {
             .get(..offset)
             .unwrap_or(self.text.as_bytes());
         let number = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        (
-            number,
-            self.text
-                .lines()
-                .nth(number - 1)
-                .unwrap_or_default()
-                .to_owned(),
-        )
+        let line = self.text.lines().nth(number - 1).unwrap_or_default();
+        (number, pins::shown(line).to_owned())
     }
 
     /// A problem at `span`.

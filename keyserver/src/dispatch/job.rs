@@ -16,10 +16,13 @@ pub(crate) enum Outcome {
     Done,
     /// The engine refused or failed; `output` is empty.
     Failed(JobError),
-    /// It waited past its deadline and was not run.
+    /// Nobody ran it before its deadline, or a token did not answer by then.
     TooLate,
     /// It was not let into its queue.
     Refused(Overload),
+    /// No slot that holds its key can be used.
+    #[cfg(feature = "pkcs11")]
+    Unavailable,
 }
 
 /// A job: who asked, what for, and room for the answer. Buffers keep their capacity from use to

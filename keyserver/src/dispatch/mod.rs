@@ -7,6 +7,8 @@
 //!                          (pool)  (bounded)   (pinned)            (room for every job)
 //! ```
 //!
+//! Jobs whose key is in a token take another road, see [`token`].
+//!
 //! A [`Job`] is a box that goes round: taken from its I/O thread's pool, through the queue, back
 //! over the completion ring, wiped, and into the pool again. Nothing is allocated on the way.
 
@@ -14,11 +16,15 @@ mod completion;
 mod dispatcher;
 mod job;
 pub mod scheduler;
+#[cfg(feature = "pkcs11")]
+mod token;
 mod translate;
 mod worker;
 
 pub(crate) use completion::CompletionRing;
 pub(crate) use dispatcher::Dispatcher;
 pub(crate) use job::{Job, JobPool, Outcome, client_of};
+#[cfg(feature = "pkcs11")]
+pub(crate) use token::submit as submit_to_slot;
 pub(crate) use translate::translate;
 pub(crate) use worker::{WorkerContext, spawn_workers};

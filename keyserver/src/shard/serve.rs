@@ -12,10 +12,13 @@ use super::stream::Stream;
 use crate::admin::metrics::Stage;
 use crate::clock;
 use crate::dispatch::scheduler::Overload;
+#[cfg(feature = "pkcs11")]
+use crate::dispatch::submit_to_slot;
 use crate::dispatch::{Job, Outcome, client_of, translate};
 use crate::info;
 use crate::policy::{self, Admitted, Refusal};
 use crate::snapshot::Snapshot;
+use crate::tokens::Tokens;
 
 impl<S: Stream> Shard<S> {
     /// Serves one whole frame of an established connection, under the snapshot that its client was
@@ -137,12 +140,15 @@ impl<S: Stream> Shard<S> {
             connection.reply(&busy(request.id, retry_after, request.extended));
             return;
         };
-        let patience = request
+        let bound = if Tokens::holds(admitted.key()) {
+            admitted.snapshot().config.pkcs11.deadline
+        } else {
+            self.limits.job_deadline
+        };
+        let asked = request
             .deadline_us
-            .map_or(self.limits.job_deadline, |us| {
-                Duration::from_micros(us.into())
-            })
-            .min(self.limits.job_deadline);
+            .map(|us| Duration::from_micros(us.into()));
+        let patience = asked.map_or(bound, |asked| asked.min(bound));
         job.connection = connection.id;
         job.request_id = request.id;
         job.extended = request.extended;
@@ -155,6 +161,11 @@ impl<S: Stream> Shard<S> {
         job.deadline = now + patience;
         connection.job_started();
         self.metrics().inflight(1);
+        // A job for a token goes its own way: the class queues are for keys of this process.
+        #[cfg(feature = "pkcs11")]
+        let Some(job) = submit_to_slot(job, &self.context.completions) else {
+            return;
+        };
         self.gathered.borrow_mut().push(job);
     }
 
@@ -185,6 +196,12 @@ impl<S: Stream> Shard<S> {
         let (reply, result) = match job.outcome {
             Outcome::Done => (Reply::success(id, &job.output), "ok"),
             Outcome::Failed(error) => (failure(id, code_of(error), job.extended), result_of(error)),
+            #[cfg(feature = "pkcs11")]
+            Outcome::Unavailable => {
+                self.metrics().rejected("slot-down");
+                let code = ErrorCode::Internal;
+                (failure(id, code, job.extended), "internal")
+            }
             Outcome::TooLate | Outcome::Refused(Overload::TooLate) => (
                 failure(id, ErrorCode::DeadlineExceeded, job.extended),
                 "deadline",

@@ -175,6 +175,25 @@ pub fn check_belongs(
     Err(error("keys.certificate", certificate, what, fix))
 }
 
+/// The public key (DER `SubjectPublicKeyInfo`) in the first certificate of `certificate`.
+///
+/// # Errors
+///
+/// The file holds no certificate.
+#[cfg(feature = "pkcs11")]
+pub(crate) fn read_spki(certificate: &Path) -> Result<Vec<u8>, CertificateError> {
+    let chain = read_certificates("keys.certificate", certificate)?;
+    let leaf = chain
+        .first()
+        .and_then(|leaf| X509Certificate::from_der(leaf).ok());
+    leaf.map(|(_, leaf)| leaf.public_key().raw.to_vec())
+        .ok_or_else(|| {
+            let what = "the first certificate in it cannot be read";
+            let fix = "name the certificate that was issued for this key, or remove `certificate`";
+            error("keys.certificate", certificate, what, fix)
+        })
+}
+
 fn read_certificates(
     key: &'static str,
     path: &Path,

@@ -1,0 +1,428 @@
+//! Keys in tokens, made by `pkcs11-tool` in SoftHSM, through the real daemon.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use keyserver_client::KeyId;
+use keyserver_tests::softhsm::PIN;
+use keyserver_tests::{Fixture, KeyKind, KeyServer, ServerConfig, SoftHsm, binaries};
+
+use crate::verify::all_operations;
+use crate::{World, on_both_backends};
+
+on_both_backends!(
+    every_kind_of_key_in_a_token_is_served,
+    a_key_moves_between_file_and_token,
+);
+
+/// Every kind of key that SoftHSM has.
+const KINDS: [KeyKind; 7] = [
+    KeyKind::Rsa2048,
+    KeyKind::Rsa3072,
+    KeyKind::Rsa4096,
+    KeyKind::P256,
+    KeyKind::P384,
+    KeyKind::P521,
+    KeyKind::Ed25519,
+];
+
+/// A module with the token `bank` and these keys in it, each labelled with the name of its kind.
+fn hsm(kinds: &[KeyKind]) -> Option<SoftHsm> {
+    let hsm = SoftHsm::new()?;
+    hsm.add_token("bank");
+    for (id, kind) in (1..).zip(kinds) {
+        hsm.add_key("bank", *kind, kind.name(), id);
+    }
+    Some(hsm)
+}
+
+fn entries(hsm: &SoftHsm, kinds: &[KeyKind]) -> String {
+    kinds
+        .iter()
+        .map(|kind| hsm.entry("bank", kind.name()))
+        .collect()
+}
+
+fn start(hsm: &SoftHsm, fixture: Fixture, config: &ServerConfig) -> World {
+    let server = KeyServer::start_under(&hsm.wrapper(), &fixture, config);
+    World { fixture, server }
+}
+
+fn with_keys(backend: &str, keys: String) -> ServerConfig {
+    let mut config = ServerConfig::default().io_backend(backend);
+    config.extra = keys;
+    config
+}
+
+/// Runs the daemon's own binary to its end, with the module's configuration in place.
+fn keyserver(hsm: &SoftHsm, arguments: &[&str]) -> Output {
+    Command::new(binaries::keyserver())
+        .args(arguments)
+        .env("SOFTHSM2_CONF", hsm.configuration())
+        .env("KEYSERVER_LOG", "trace")
+        .output()
+        .unwrap()
+}
+
+fn printed(output: &Output) -> String {
+    let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    let text = String::from_utf8(text).unwrap();
+    assert!(!text.contains(PIN), "the PIN was printed:\n{text}");
+    text
+}
+
+async fn every_kind_of_key_in_a_token_is_served(backend: &str) {
+    let Some(hsm) = hsm(&KINDS) else { return };
+    let world = start(
+        &hsm,
+        Fixture::new(),
+        &with_keys(backend, entries(&hsm, &KINDS)),
+    );
+    let client = world.client().await;
+    let operations = all_operations(&client).await;
+    // A ping; six signatures and a decryption of each RSA key; a signature of each other.
+    assert_eq!(operations.len(), 1 + 3 * 7 + 4);
+    let calls: Vec<_> = (0..400_u32)
+        .map(|number| {
+            let client = client.clone();
+            let operation = operations[number as usize % operations.len()].clone();
+            tokio::spawn(async move { operation.run(&client, number).await })
+        })
+        .collect();
+    let mut busy = 0;
+    for call in calls {
+        match call.await.unwrap() {
+            Ok(()) => {}
+            // 400 at once are more than the queue of one slot holds.
+            Err(keyserver_client::Error::Busy { .. }) => busy += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(busy < 400 - 64, "{busy} of 400 were refused");
+    let done = world
+        .server
+        .metric(&["keyserver_hsm_operations_total{", "token=\"bank\""]);
+    assert!(done.is_some_and(|done| done >= 64.0), "{done:?}");
+    assert_eq!(
+        world
+            .server
+            .metric(&["keyserver_hsm_up{", "token=\"bank\""]),
+        Some(1.0)
+    );
+    assert!(world.server.stop().success());
+}
+
+/// The same key, once in a file and once in a token: a reload moves it, under load, and back.
+async fn a_key_moves_between_file_and_token(backend: &str) {
+    let Some(hsm) = SoftHsm::new() else { return };
+    hsm.add_token("bank");
+    let fixture = Fixture::new();
+    let file = fixture.add_key("shop", KeyKind::P256);
+    let pem = pem_of(&fs::read(&file).unwrap());
+    hsm.import_key("bank", &pem, "shop", 1);
+    let other = fixture.add_key("other", KeyKind::Ed25519);
+    let config = with_keys(backend, String::new());
+    let world = start(&hsm, fixture, &config);
+    let client = world.client().await;
+    let listed = client.keys().await.unwrap();
+    let shop = listed
+        .iter()
+        .find(|key| key.label == "shop")
+        .unwrap()
+        .clone();
+    let in_token = ServerConfig {
+        extra: hsm.entry("bank", "shop"),
+        ..config.clone()
+    };
+    for round in 0..3 {
+        fs::remove_file(&file).unwrap();
+        world.fixture.write_config(&in_token);
+        reload(&world, true);
+        assert_same(&client, &shop).await;
+        assert!(
+            world
+                .server
+                .metric(&["keyserver_hsm_operations_total{"])
+                .is_some(),
+            "round {round}: the key is in the token"
+        );
+        world.fixture.write(
+            file.strip_prefix(world.fixture.path("")).unwrap(),
+            pem.as_bytes(),
+        );
+        world.fixture.write_config(&config);
+        reload(&world, true);
+        assert_same(&client, &shop).await;
+    }
+    // Both at once are one key too many, and nothing changes.
+    world.fixture.write_config(&in_token);
+    let refusal = reload(&world, false);
+    assert!(refusal.contains("holds the same key"), "{refusal}");
+    assert_same(&client, &shop).await;
+    assert!(other.exists());
+    assert_eq!(client.keys().await.unwrap().len(), 2);
+}
+
+/// The client still has a key of this identity, and every operation with every key works.
+async fn assert_same(client: &keyserver_client::Client, entry: &keyserver_client::KeyEntry) {
+    let id = KeyId::try_from(entry).unwrap();
+    let keys = client.keys().await.unwrap();
+    assert!(
+        keys.iter()
+            .any(|key| KeyId::try_from(key).unwrap() == id && key.spki == entry.spki),
+        "{keys:?}"
+    );
+    for operation in all_operations(client).await {
+        operation.run(client, 1).await.unwrap();
+    }
+}
+
+/// Asks for a reload and returns what `ksctl` printed.
+fn reload(world: &World, succeeds: bool) -> String {
+    let output = Command::new(binaries::ksctl())
+        .arg("--socket")
+        .arg(world.fixture.path("run/admin.sock"))
+        .args(["reload", "--wait"])
+        .output()
+        .unwrap();
+    let text = printed(&output);
+    assert_eq!(
+        output.status.success(),
+        succeeds,
+        "{text}\n{}",
+        world.server.log()
+    );
+    text
+}
+
+fn pem_of(pkcs8: &[u8]) -> String {
+    use base64::Engine as _;
+    let body = base64::engine::general_purpose::STANDARD.encode(pkcs8);
+    let lines: Vec<_> = body
+        .as_bytes()
+        .chunks(64)
+        .map(|line| str::from_utf8(line).unwrap())
+        .collect();
+    format!(
+        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+        lines.join("\n")
+    )
+}
+
+/// Everything that the daemon prints at the most talkative level, everything that it serves, its
+/// arguments and its environment: the PIN is in none of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pin_is_seen_nowhere() {
+    let Some(hsm) = hsm(&[KeyKind::P256]) else {
+        return;
+    };
+    let mut wrapper = hsm.wrapper();
+    wrapper.push("KEYSERVER_LOG=trace".into());
+    let fixture = Fixture::new();
+    let config = with_keys("epoll", entries(&hsm, &[KeyKind::P256]));
+    let server = KeyServer::start_under(&wrapper, &fixture, &config);
+    let world = World { fixture, server };
+    let client = world.client().await;
+    for operation in all_operations(&client).await {
+        operation.run(&client, 1).await.unwrap();
+    }
+    reload(&world, true);
+    let mut seen = world.server.metrics();
+    for path in ["/state", "/readyz", "/livez"] {
+        let answer = keyserver_tests::http::get(world.server.metrics_address(), path).unwrap();
+        seen.push_str(&answer.body);
+    }
+    for file in ["cmdline", "environ"] {
+        let path = format!("/proc/{}/{file}", world.server.pid());
+        seen.push_str(&String::from_utf8_lossy(&fs::read(path).unwrap()));
+    }
+    let log = world.server.log().clone();
+    assert!(world.server.stop().success());
+    log.wait_until_closed();
+    assert!(!log.matching("serving").is_empty(), "{log}");
+    seen.push_str(&log.to_string());
+    assert!(!seen.contains(PIN), "{seen}");
+}
+
+/// A wrong PIN is tried once by everything that starts, and everything ends with exit code 3, at which
+/// systemd does not start it again.
+#[test]
+fn a_wrong_pin_is_tried_once_and_not_again() {
+    let kinds = [KeyKind::P256, KeyKind::Rsa2048, KeyKind::Ed25519];
+    let Some(hsm) = hsm(&kinds) else { return };
+    let wrong = "55520918273645";
+    fs::write(hsm.pin_file(), wrong).unwrap();
+    let fixture = Fixture::new();
+    let config = with_keys("epoll", entries(&hsm, &kinds));
+    let (status, log) = KeyServer::start_failing_under(&hsm.wrapper(), &fixture, &config);
+    assert_eq!(status.code(), Some(3), "{log}");
+    assert!(log.to_string().contains("refused the PIN"), "{log}");
+    assert!(!log.to_string().contains(wrong), "{log}");
+    let path = fixture.path("keyserver.toml");
+    let path = path.to_str().unwrap();
+    // Without --online nobody logs in.
+    let check = keyserver(&hsm, &["check", "--config", path]);
+    assert!(check.status.success(), "{}", printed(&check));
+    assert!(
+        printed(&check).contains("not looked at: p-256, rsa-2048, ed25519"),
+        "{}",
+        printed(&check)
+    );
+    let check = keyserver(&hsm, &["check", "--online", "--config", path]);
+    assert_eq!(check.status.code(), Some(3), "{}", printed(&check));
+    assert!(!printed(&check).contains(wrong), "{}", printed(&check));
+    let module = hsm.module().to_str().unwrap();
+    let source = format!("file:{}", hsm.pin_file().display());
+    let list = keyserver(
+        &hsm,
+        &["hsm", "list", "--module", module, "--pin-source", &source],
+    );
+    assert_eq!(list.status.code(), Some(3), "{}", printed(&list));
+    assert!(!printed(&list).contains(wrong), "{}", printed(&list));
+    // Somebody gives the PIN in place of its source.
+    let list = keyserver(
+        &hsm,
+        &["hsm", "list", "--module", module, "--pin-source", PIN],
+    );
+    assert_eq!(list.status.code(), Some(2), "{}", printed(&list));
+}
+
+/// `hsm list` prints a URI that serves when it is pasted.
+#[test]
+fn what_is_listed_can_be_pasted() {
+    let Some(hsm) = hsm(&[KeyKind::P256, KeyKind::Rsa2048]) else {
+        return;
+    };
+    let module = hsm.module().to_str().unwrap();
+    let public = keyserver(&hsm, &["hsm", "list", "--module", module]);
+    assert!(public.status.success(), "{}", printed(&public));
+    assert!(
+        printed(&public).contains("add --pin-source, and --token \"bank\""),
+        "{}",
+        printed(&public)
+    );
+    let source = format!("file:{}", hsm.pin_file().display());
+    let list = keyserver(
+        &hsm,
+        &[
+            "hsm",
+            "list",
+            "--json",
+            "--module",
+            module,
+            "--token",
+            "bank",
+            "--pin-source",
+            &source,
+        ],
+    );
+    let text = printed(&list);
+    let document: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    assert_eq!(document["schema"], "keyserver.hsm/1", "{text}");
+    let slot = &document["slots"][0];
+    assert_eq!(slot["token"], "bank");
+    let mechanisms = slot["mechanisms"].as_array().unwrap();
+    assert!(mechanisms.iter().any(|name| name == "CKM_ECDSA"), "{text}");
+    let uris: Vec<&str> = slot["objects"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|object| object["uri"].as_str())
+        .collect();
+    assert_eq!(uris.len(), 2, "{text}");
+    let fixture = Fixture::new();
+    let keys: String = uris
+        .iter()
+        .map(|uri| format!("[[keys]]\nuri = \"{uri}\"\npin_source = \"{source}\"\n"))
+        .collect();
+    let config = fixture.write_config(&with_keys("epoll", keys));
+    let check = keyserver(
+        &hsm,
+        &["check", "--online", "--config", config.to_str().unwrap()],
+    );
+    let text = printed(&check);
+    assert!(check.status.success(), "{text}");
+    for label in [
+        "\"p-256\": p-256, has signed",
+        "\"rsa-2048\": rsa-2048, has signed",
+    ] {
+        assert!(text.contains(label), "{text}");
+    }
+}
+
+/// What `check --online` finds: a certificate for another key, a key that is not there, two that fit.
+#[test]
+fn check_online_names_what_is_wrong() {
+    let Some(hsm) = hsm(&[KeyKind::P256]) else {
+        return;
+    };
+    hsm.add_key("bank", KeyKind::P256, "twin", 7);
+    hsm.add_key("bank", KeyKind::P256, "twin", 8);
+    let fixture = Fixture::new();
+    let check = |entry: &str| {
+        let config = fixture.write_config(&with_keys("epoll", entry.to_owned()));
+        let output = keyserver(
+            &hsm,
+            &["check", "--online", "--config", config.to_str().unwrap()],
+        );
+        (output.status.code(), printed(&output))
+    };
+    let (code, text) = check(&hsm.entry("bank", "p-256"));
+    assert_eq!(code, Some(0), "{text}");
+    for (entry, expected) in [
+        (
+            hsm.entry("bank", "p-256") + "certificate = \"pki/server.pem\"\n",
+            "is not the one of the certificate",
+        ),
+        (hsm.entry("bank", "nothing"), "no such private key"),
+        (hsm.entry("bank", "twin"), "2 private keys fit"),
+        (hsm.entry("other", "p-256"), "no slot holds such a token"),
+    ] {
+        let (code, text) = check(&entry);
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+}
+
+/// The certificate of a key may be given, and a key that is not required may be away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_not_required_may_be_away() {
+    let Some(hsm) = hsm(&[KeyKind::P256]) else {
+        return;
+    };
+    let fixture = Fixture::new();
+    let away = hsm.entry("elsewhere", "p-256");
+    let config = with_keys("epoll", hsm.entry("bank", "p-256") + &away);
+    let (status, log) = KeyServer::start_failing_under(&hsm.wrapper(), &fixture, &config);
+    assert_eq!(status.code(), Some(2), "{log}");
+    assert!(
+        log.to_string().contains("no slot holds such a token"),
+        "{log}"
+    );
+
+    let away = away + "label = \"away\"\nrequired = false\n";
+    let config = with_keys("epoll", hsm.entry("bank", "p-256") + &away);
+    let world = start(&hsm, fixture, &config);
+    let client = world.client().await;
+    assert_eq!(client.keys().await.unwrap().len(), 1);
+    let status = Command::new(binaries::ksctl())
+        .arg("--socket")
+        .arg(world.fixture.path("run/admin.sock"))
+        .arg("status")
+        .output()
+        .unwrap();
+    let text = printed(&status);
+    assert!(text.contains("keys         1; ABSENT: away"), "{text}");
+    assert!(text.contains("key \"away\" is not served: "), "{text}");
+
+    // The token arrives. SoftHSM looks for new tokens only when it starts.
+    hsm.add_token("elsewhere");
+    hsm.add_key("elsewhere", KeyKind::P256, "p-256", 1);
+    assert!(world.server.stop().success());
+    let world = start(&hsm, world.fixture, &config);
+    let client = world.client().await;
+    assert_eq!(client.keys().await.unwrap().len(), 2);
+    for operation in all_operations(&client).await {
+        operation.run(&client, 1).await.unwrap();
+    }
+}
