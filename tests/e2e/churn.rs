@@ -32,8 +32,8 @@ const HANDSHAKES_AT_ONCE: u32 = 16;
 async fn descriptors_and_memory_after_ten_thousand_connections(backend: &str) {
     let mut config = ServerConfig::default().io_backend(backend);
     // Here all of them come from one address, and fast.
-    config.extra = "[limits]\nhandshake_deadline = \"1s\"\nhandshake_rate_per_source = 1000000\n"
-        .to_owned();
+    config.extra =
+        "[limits]\nhandshake_deadline = \"1s\"\nhandshake_rate_per_source = 1000000\n".to_owned();
     let fixture = Fixture::new();
     fixture.add_key("rsa-2048", KeyKind::Rsa2048);
     let server = KeyServer::start_under(&exact_memory(), &fixture, &config);

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use keyserver_client::KeyId;
-use keyserver_tests::{Fixture, KeyKind, KeyServer, Log, ServerConfig, binaries};
+use keyserver_tests::{Fixture, KeyKind, KeyServer, Log, ServerConfig, binaries, parts};
 
 /// How long a program may take to come up or to go.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -91,6 +91,16 @@ impl Edge {
         KeyId::from_certificate(&certificate).unwrap().to_string()
     }
 
+    /// A request over TLS, whose server must prove to be `localhost`; the key server's own settings
+    /// are not those of this client.
+    pub(crate) fn fetch(&self, port: u16, path: &str) -> Command {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--max-time", "20", "--cacert"]);
+        command.arg(self.path("pki/ca.pem"));
+        command.arg(format!("https://localhost:{port}{path}"));
+        command
+    }
+
     /// A command that finds the module's configuration and the engine's.
     pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
@@ -101,6 +111,19 @@ impl Edge {
             .stdin(Stdio::null());
         command
     }
+}
+
+/// Debian's OpenSSL engine for PKCS#11: whether it is there, after saying that the test is skipped if
+/// it is not.
+pub(crate) fn engine_is_there() -> bool {
+    let there = ["x86_64", "aarch64"]
+        .map(|machine| format!("/usr/lib/{machine}-linux-gnu/engines-3/pkcs11.so"))
+        .iter()
+        .any(|path| Path::new(path).is_file());
+    if !there {
+        parts::missing("OpenSSL's PKCS#11 engine (Debian: libengine-pkcs11-openssl)");
+    }
+    there
 }
 
 /// Runs a command to its end and returns what it printed on standard output.

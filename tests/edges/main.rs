@@ -4,6 +4,12 @@
 //! | module | program |
 //! |---|---|
 //! | [`pkcs11_tool`] | OpenSC's pkcs11-tool: lists, and signatures of every mechanism |
+//! | [`curl`] | curl with a client certificate |
+//! | [`gnutls`] | gnutls-serv: every key exchange, `TLS_RSA` through a decryption included |
+//! | [`openssh`] | ssh-keygen -D, and a login |
+//! | [`stunnel`] | stunnel |
+//! | [`apache`] | Apache with threads in several processes |
+//! | [`java`] | Java's SunPKCS11, by way of keytool |
 //! | [`nginx`] | nginx with several workers: handshakes while it is reloaded, a key server that goes and comes back |
 #![expect(
     clippy::unwrap_used,
@@ -11,6 +17,12 @@
     reason = "a test ends where something is wrong, and says so by panicking there"
 )]
 
+mod apache;
+mod curl;
 mod edge;
+mod gnutls;
+mod java;
 mod nginx;
+mod openssh;
 mod pkcs11_tool;
+mod stunnel;

@@ -13,7 +13,7 @@ use keyserver_tests::fixture::free_address;
 use keyserver_tests::{KeyKind, parts};
 use nix::sys::signal::Signal;
 
-use crate::edge::{Background, Edge, outcome, run};
+use crate::edge::{Background, Edge, engine_is_there, outcome, run};
 
 /// What every site answers.
 const BODY: &str = "served from the edge";
@@ -25,17 +25,9 @@ struct Nginx {
     addresses: Vec<SocketAddr>,
 }
 
-/// nginx and its engine; `None` after saying that the test is skipped.
-fn programs() -> Option<PathBuf> {
-    let nginx = parts::program_of("nginx-light", "nginx")?;
-    let engine = ["x86_64", "aarch64"]
-        .map(|machine| format!("/usr/lib/{machine}-linux-gnu/engines-3/pkcs11.so"))
-        .into_iter()
-        .find(|path| std::path::Path::new(path).is_file());
-    if engine.is_none() {
-        parts::missing("OpenSSL's PKCS#11 engine (Debian: libengine-pkcs11-openssl)");
-    }
-    engine.map(|_| nginx)
+/// nginx, with the engine beside it; `None` after saying that the test is skipped.
+fn program() -> Option<PathBuf> {
+    parts::program_of("nginx-light", "nginx").filter(|_| engine_is_there())
 }
 
 impl Nginx {
@@ -43,7 +35,7 @@ impl Nginx {
         let edge = Edge::new(kinds);
         let addresses: Vec<SocketAddr> = kinds.iter().map(|_| free_address()).collect();
         let mut text = format!(
-            "daemon off;\npid {pid};\nerror_log stderr;\nuser root;\nworker_processes {workers};\n\
+            "daemon off;\npid {pid};\nerror_log stderr;\nuser www-data;\nworker_processes {workers};\n\
              worker_shutdown_timeout 30;\nssl_engine pkcs11;\nenv OPENSSL_CONF;\n\
              env KEYSERVER_PKCS11_CONFIG;\nenv KEYSERVER_PKCS11_LOG;\n\
              events {{ worker_connections 256; }}\nhttp {{\naccess_log off;\n\
@@ -96,11 +88,7 @@ impl Nginx {
     }
 
     fn curl(&self) -> Command {
-        let mut command = Command::new("curl");
-        command.args(["--silent", "--show-error", "--max-time", "10", "--cacert"]);
-        command.arg(self.edge.path("pki/ca.pem"));
-        command.arg(format!("https://localhost:{}/", self.addresses[0].port()));
-        command
+        self.edge.fetch(self.addresses[0].port(), "/")
     }
 }
 
@@ -114,7 +102,7 @@ fn handshake_count() -> usize {
 /// count with `KEYSERVER_EDGE_HANDSHAKES=10000`.
 #[test]
 fn handshakes_succeed_while_it_is_reloaded() {
-    let Some(program) = programs() else { return };
+    let Some(program) = program() else { return };
     let nginx = Nginx::start(&program, &[KeyKind::Rsa2048, KeyKind::P256], 8);
     let (count, done) = (handshake_count(), AtomicBool::new(false));
     let reloads = thread::scope(|scope| {
@@ -137,15 +125,29 @@ fn handshakes_succeed_while_it_is_reloaded() {
         reloader.join().unwrap()
     });
     assert!(reloads > 0);
-    let signed = nginx.edge.server().metric(&["keyserver_requests_total{"]);
-    assert!(signed.is_some(), "{}", nginx.edge.server().metrics());
+    let signed = |operation: &str| {
+        let sample = ["keyserver_requests_total", operation, "result=\"ok\""];
+        nginx.edge.server().metric(&sample).unwrap_or(0.0)
+    };
+    // Half of the handshakes are with each key, and the whole of TLS 1.3 with RSA is PSS.
+    let quarter = f64::from(u32::try_from(count / 4).unwrap());
+    assert!(
+        signed("\"ecdsa-sign-sha256\"") >= quarter,
+        "{}",
+        nginx.edge.server().metrics()
+    );
+    assert!(
+        signed("\"rsa-pss-sign-sha256\"") >= quarter,
+        "{}",
+        nginx.edge.server().metrics()
+    );
 }
 
 /// While the key server is away, new handshakes fail at once; when it is back they succeed, and
 /// nginx was not restarted. An established connection does not notice.
 #[test]
 fn a_key_server_that_comes_back_is_used_again() {
-    let Some(program) = programs() else { return };
+    let Some(program) = program() else { return };
     let mut nginx = Nginx::start(&program, &[KeyKind::P256], 2);
     assert_eq!(run(&mut nginx.curl()), BODY);
 
