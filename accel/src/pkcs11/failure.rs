@@ -55,6 +55,20 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Whether the session itself is gone, so that its number may be another's by now.
+    pub(super) fn says_session_is_gone(&self) -> bool {
+        [
+            "CKR_SESSION_HANDLE_INVALID",
+            "CKR_SESSION_CLOSED",
+            "CKR_DEVICE_REMOVED",
+            "CKR_TOKEN_NOT_PRESENT",
+            "CKR_CRYPTOKI_NOT_INITIALIZED",
+        ]
+        .contains(&&*self.name)
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)

@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::MechanismType;
-use cryptoki::session::{Session, SessionState, UserType};
-use cryptoki::slot::Limit;
+use cryptoki::session::{SessionState, UserType};
+use cryptoki::slot::{Limit, Slot as SlotId};
 use cryptoki::types::RawAuthPin;
 
 use super::error::TokenError;
@@ -20,6 +21,7 @@ use super::mechanism::{self, MAX_RESULT_LEN};
 use super::module::{Inside, lock};
 use super::object::{self, NotFound};
 use super::pin::Pin;
+use super::session::Held;
 use super::slot::{Phase, Place, Slot, SlotKey};
 use super::ticket::part;
 use crate::class::KeyType;
@@ -30,6 +32,10 @@ use crate::public::PublicKey;
 const OPEN_TOO_LONG: Duration = Duration::from_secs(30);
 /// After this long, a slot that was refused sessions asks for one more.
 const REGROW: Duration = Duration::from_secs(60);
+
+/// How long the keeper waits for workers to return a session that it needs itself.
+const MAKING_ROOM: Duration = Duration::from_secs(1);
+const ROOM_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the keeper is asked to do.
 #[derive(Debug)]
@@ -85,7 +91,7 @@ pub(super) fn run(slot: Arc<Slot>, commands: &Receiver<Command>) {
 
 struct Keeper {
     slot: Arc<Slot>,
-    session: Option<(Session, u64)>,
+    session: Option<Held>,
     mechanisms: Vec<MechanismType>,
     logged_in: bool,
     /// When the number of sessions was last looked at.
@@ -165,7 +171,11 @@ impl Keeper {
             self.slot.note(failure);
             match failure.class {
                 Class::Session | Class::Login => {
-                    self.close();
+                    if failure.says_session_is_gone() {
+                        self.forget();
+                    } else {
+                        self.close();
+                    }
                     result = attempt(self);
                 }
                 Class::Library => {
@@ -238,17 +248,13 @@ impl Keeper {
     fn log_in(&mut self) -> Result<(), Failure> {
         let slot = Arc::clone(&self.slot);
         let inside = slot.module.enter()?;
-        if self
-            .session
-            .as_ref()
-            .is_none_or(|(_, epoch)| *epoch != inside.epoch)
-        {
+        let usable = |held: &Held| held.session(&slot.module, &inside).is_ok();
+        if !self.session.as_ref().is_some_and(usable) {
+            self.forget();
             self.open(&inside)?;
         }
-        let (session, _) = self
-            .session
-            .as_ref()
-            .ok_or_else(|| Failure::slot("no session"))?;
+        let held = self.session.as_ref().ok_or_else(no_session)?;
+        let session = held.session(&slot.module, &inside)?;
         let state = session.get_session_info()?.session_state();
         self.logged_in = matches!(state, SessionState::RoUser | SessionState::RwUser);
         let (pin, refused) = {
@@ -278,7 +284,6 @@ impl Keeper {
 
     /// Opens the session that holds the login, in the slot where the token is now.
     fn open(&mut self, inside: &Inside<'_>) -> Result<(), Failure> {
-        self.session = None;
         let context = self.slot.module.context();
         let wanted = self.slot.lock().token.clone();
         let mut found = None;
@@ -293,8 +298,7 @@ impl Keeper {
         }
         let (id, token) = found.ok_or_else(|| Failure::slot("CKR_TOKEN_NOT_PRESENT"))?;
         self.mechanisms = context.get_mechanism_list(id)?;
-        let session = context.open_ro_session_no_drop(id)?;
-        self.session = Some((session, inside.epoch));
+        self.session = Some(self.open_in(inside, id)?);
         let mut state = self.slot.lock();
         state.token.slot_id = id.id();
         if let Limit::Max(most) = token.max_session_count() {
@@ -305,6 +309,20 @@ impl Keeper {
             state.limiter.set_cap(cap);
         }
         Ok(())
+    }
+
+    /// Opens a session. If the token has no more to give, the workers return some of theirs.
+    fn open_in(&self, inside: &Inside<'_>, id: SlotId) -> Result<Held, Failure> {
+        let end = Instant::now() + MAKING_ROOM;
+        loop {
+            match Held::open(&self.slot.module, inside, id) {
+                Err(failure) if failure.name == "CKR_SESSION_COUNT" && Instant::now() < end => {
+                    self.slot.make_room();
+                    thread::sleep(ROOM_PAUSE);
+                }
+                result => return result,
+            }
+        }
     }
 
     fn find_all(&mut self) -> Result<(), Failure> {
@@ -319,7 +337,7 @@ impl Keeper {
                 .collect()
         };
         for key in keys {
-            match self.find_in_session(&key) {
+            match self.find_in_session(&inside, &key) {
                 Ok(_) => {}
                 Err(NotFound::Failure(failure)) => return Err(failure),
                 Err(NotFound::Error(_)) => slot.lock().note("key not on the token"),
@@ -338,17 +356,23 @@ impl Keeper {
             .module
             .enter()
             .map_err(NotFound::Failure)
-            .and_then(|_inside| self.find_in_session(key));
+            .and_then(|inside| self.find_in_session(&inside, key));
         self.calling(false);
         result
     }
 
     /// Finds a key, compares its public half, and remembers where it is; or forgets where it was.
-    fn find_in_session(&self, key: &SlotKey) -> Result<Vec<u8>, NotFound> {
-        *lock(&key.place) = None;
-        let session = self.session.as_ref().map(|(session, _)| session);
-        let session = session.ok_or_else(|| NotFound::Failure(Failure::slot("no session")))?;
-        let found = object::find(session, &key.uri, &self.mechanisms, self.logged_in)?;
+    fn find_in_session(&self, inside: &Inside<'_>, key: &SlotKey) -> Result<Vec<u8>, NotFound> {
+        let held = self.session.as_ref().ok_or_else(no_session);
+        let session = held
+            .and_then(|held| held.session(&self.slot.module, inside))
+            .map_err(NotFound::Failure)?;
+        let found = object::find(session, &key.uri, &self.mechanisms, self.logged_in);
+        if !matches!(found, Err(NotFound::Failure(_))) {
+            // What is known from now on is what comes of this search.
+            *lock(&key.place) = None;
+        }
+        let found = found?;
         let expected = lock(&key.spki).clone();
         let uri = || Box::new(key.uri.clone());
         let spki = match (found.spki, expected) {
@@ -484,11 +508,12 @@ impl Keeper {
         };
         self.calling(true);
         let mut buffer = zeroize::Zeroizing::new(vec![0; MAX_RESULT_LEN]);
-        let outcome = self.slot.module.enter().and_then(|_inside| {
-            let session = self.session.as_ref().map(|(session, _)| session);
-            self.slot.module.raw().run(
+        let module = &self.slot.module;
+        let outcome = module.enter().and_then(|inside| {
+            let held = self.session.as_ref().ok_or_else(no_session)?;
+            module.raw().run(
                 request.call,
-                session.ok_or_else(|| Failure::slot("no session"))?,
+                held.session(module, &inside)?,
                 &request.mechanism,
                 place.handle,
                 &request.input,
@@ -526,12 +551,9 @@ impl Keeper {
 
     fn session_state(&self) -> Result<SessionState, Failure> {
         let inside = self.slot.module.enter()?;
-        match &self.session {
-            Some((session, epoch)) if *epoch == inside.epoch => {
-                Ok(session.get_session_info()?.session_state())
-            }
-            _ => Err(Failure::slot("no session")),
-        }
+        let held = self.session.as_ref().ok_or_else(no_session)?;
+        let session = held.session(&self.slot.module, &inside)?;
+        Ok(session.get_session_info()?.session_state())
     }
 
     fn begin_recovery(&mut self) {
@@ -555,18 +577,23 @@ impl Keeper {
         }
     }
 
-    /// Closes the session if it is of the present epoch, which logs out when it is the last.
+    /// Closes the session, which logs out when it is the last.
     fn close(&mut self) {
-        let Some((session, epoch)) = self.session.take() else {
-            return;
-        };
-        self.calling(true);
-        if let Ok(inside) = self.slot.module.enter()
-            && inside.epoch == epoch
-        {
-            // One that cannot be closed is as gone as one that can.
-            let _ = session.close();
+        if let Some(held) = self.session.take() {
+            self.calling(true);
+            held.close(&self.slot.module);
+            self.calling(false);
         }
-        self.calling(false);
     }
+
+    /// Gives up a session that is gone.
+    fn forget(&mut self) {
+        if let Some(held) = self.session.take() {
+            held.forget(&self.slot.module);
+        }
+    }
+}
+
+fn no_session() -> Failure {
+    Failure::slot("no session")
 }

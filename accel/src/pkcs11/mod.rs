@@ -21,6 +21,7 @@
 //! | `worker.rs`, `keeper.rs`, `watchdog.rs` | the three kinds of threads |
 //! | `limiter.rs`, `breaker.rs`, `latency.rs` | how much at once; whether at all; how long it takes |
 //! | `failure.rs`, `error.rs` | what a return code means and what is done; what people are told |
+//! | `session.rs` | a session, and whether it is still ours |
 //! | `mechanism.rs`, `object.rs` | an operation in the token's terms; a key on a token |
 //! | `module.rs`, `raw.rs` | a loaded module; the calls made directly, the only `unsafe` here |
 //! | `listing.rs`, `blocking.rs` | what a module offers; the pool as a backend |
@@ -38,6 +39,7 @@ mod module;
 mod object;
 mod pin;
 mod raw;
+mod session;
 mod settings;
 mod slot;
 mod ticket;

@@ -38,6 +38,16 @@ pub(super) struct Module {
     gate: Mutex<Gate>,
     changed: Condvar,
     slots: Mutex<Vec<Weak<Slot>>>,
+    holders: Mutex<Holders>,
+}
+
+/// Who holds which session, see `session.rs`.
+#[derive(Debug, Default)]
+pub(super) struct Holders {
+    /// How many sessions were ever given out.
+    pub(super) given: u64,
+    /// By the session's number, which of these holds it now.
+    pub(super) by_number: HashMap<u64, u64>,
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +98,7 @@ impl Module {
             gate: Mutex::default(),
             changed: Condvar::new(),
             slots: Mutex::default(),
+            holders: Mutex::default(),
         });
         modules.insert(real, Arc::clone(&module));
         Ok(module)
@@ -107,6 +118,10 @@ impl Module {
     /// The slots that use the module.
     pub(super) fn slots(&self) -> Vec<Arc<Slot>> {
         lock(&self.slots).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    pub(super) const fn holders(&self) -> &Mutex<Holders> {
+        &self.holders
     }
 
     pub(super) const fn raw(&self) -> &Raw {
@@ -168,6 +183,7 @@ impl Module {
         gate.closed = false;
         gate.initialized = result.is_ok();
         gate.epoch += 1;
+        lock(&self.holders).by_number.clear();
         self.changed.notify_all();
         result.map(|()| gate)
     }

@@ -263,7 +263,7 @@ impl Slot {
     fn next_or_part(&self, id: usize, partings: &mut Vec<Parting>) -> Next {
         let mut state = self.lock();
         loop {
-            let surplus = state.workers.len() > state.cap && state.workers.len() > 1;
+            let surplus = state.working() > state.cap;
             let Some(worker) = state.workers.get_mut(&id) else {
                 return Next::Exit;
             };
@@ -381,7 +381,7 @@ impl Slot {
         let mut state = self.lock();
         let most = self.settings.sessions.max(1).saturating_mul(2);
         while state.workers.len() < most
-            && state.workers.values().filter(|worker| !worker.lost).count() < state.cap
+            && state.working() < state.cap
             && state.phase != Phase::Stopped
         {
             let id = state.next_worker;
@@ -406,6 +406,17 @@ impl Slot {
                 state.note("no thread");
                 return;
             }
+        }
+    }
+
+    /// Has one worker fewer than there are sessions: the keeper's comes first.
+    pub(super) fn make_room(&self) {
+        let mut state = self.lock();
+        state.cap = state.sessions.saturating_sub(1).max(1);
+        let cap = state.cap;
+        state.limiter.set_cap(cap);
+        for worker in state.workers.values() {
+            worker.wake.notify_one();
         }
     }
 
@@ -581,6 +592,11 @@ impl State {
 
     pub(super) fn note(&mut self, name: &str) {
         *self.errors.entry(name.to_owned()).or_default() += 1;
+    }
+
+    /// Workers that are not lost.
+    fn working(&self) -> usize {
+        self.workers.values().filter(|worker| !worker.lost).count()
     }
 
     /// Threads that are in a call which should have returned.

@@ -3,7 +3,6 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use cryptoki::session::Session;
 use cryptoki::slot::Slot as SlotId;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -13,6 +12,7 @@ use super::failure::{Class, Failure};
 use super::keeper::Command;
 use super::mechanism::{self, MAX_RESULT_LEN};
 use super::module::lock;
+use super::session::Held;
 use super::slot::{Assignment, Ending, Next, Phase, Slot};
 use super::ticket::{Retried, part};
 use crate::error::JobError;
@@ -59,7 +59,7 @@ pub(super) fn run(slot: &Arc<Slot>, id: usize) {
 struct Worker<'a> {
     slot: &'a Arc<Slot>,
     id: usize,
-    session: Option<(Session, u64)>,
+    session: Option<Held>,
     buffer: Zeroizing<Vec<u8>>,
 }
 
@@ -139,7 +139,7 @@ impl Worker<'_> {
             }))),
             Class::Session if !retried.session => {
                 retried.session = true;
-                self.drop_session();
+                self.drop_session_after(failure);
                 None
             }
             Class::Login if !retried.login => {
@@ -149,17 +149,21 @@ impl Worker<'_> {
             }
             Class::Library if !retried.library => {
                 retried.library = true;
-                let epoch = self.session.as_ref().map_or(0, |(_, epoch)| *epoch);
+                let epoch = self.session.as_ref().map_or(0, |held| held.epoch);
                 Some(Ending::Again(*retried, Some(Command::Initialize(epoch))))
             }
-            Class::Busy => self.wait_while_busy(assignment.deadline, pause),
+            Class::Busy => {
+                // The operation may have been left begun: a session that says so next is replaced, too.
+                retried.session = false;
+                self.wait_while_busy(assignment.deadline, pause)
+            }
             Class::Terminal => {
                 self.refuse_for_good(failure);
                 Some(Ending::SlotFailed)
             }
             Class::Session | Class::Login | Class::Library | Class::Slot => {
                 // Whatever state the session is in, a new one is in a better one.
-                self.drop_session();
+                self.drop_session_after(failure);
                 Some(Ending::SlotFailed)
             }
         }
@@ -203,22 +207,20 @@ impl Worker<'_> {
         .map_err(|_| Stop::NoMechanism)?;
         self.open()?;
         let outcome = {
-            let inside = self.slot.module.enter()?;
-            match &self.session {
-                Some((session, epoch)) if *epoch == inside.epoch => self.slot.module.raw().run(
+            let module = &self.slot.module;
+            let inside = module.enter()?;
+            let held = self.session.as_ref();
+            let held = held.ok_or_else(|| Failure::slot("no session"))?;
+            held.session(module, &inside).and_then(|session| {
+                module.raw().run(
                     request.call,
                     session,
                     &request.mechanism,
                     place.handle,
                     &request.input,
                     &mut self.buffer,
-                ),
-                // Initialized again a moment ago.
-                _ => Err(Failure {
-                    class: Class::Session,
-                    ..Failure::slot("session of an earlier start")
-                }),
-            }
+                )
+            })
         };
         let length = outcome?;
         let returned = self.buffer.get_mut(..length).ok_or(Stop::Wrong)?;
@@ -237,15 +239,12 @@ impl Worker<'_> {
 
     /// Makes sure that there is a session of the module's present epoch.
     fn open(&mut self) -> Result<(), Failure> {
-        let opening = self.slot.module.enter()?;
-        if self
-            .session
-            .as_ref()
-            .is_some_and(|(_, epoch)| *epoch == opening.epoch)
-        {
-            return Ok(());
+        if let Some(held) = &self.session {
+            let inside = self.slot.module.enter()?;
+            if held.session(&self.slot.module, &inside).is_ok() {
+                return Ok(());
+            }
         }
-        drop(opening);
         self.forget_session();
         let mut state = self.slot.lock();
         while state.opening >= OPENING {
@@ -280,51 +279,49 @@ impl Worker<'_> {
         }
     }
 
-    fn open_in(&self, slot_id: u64) -> Result<(Session, u64), Failure> {
+    fn open_in(&self, slot_id: u64) -> Result<Held, Failure> {
         let inside = self.slot.module.enter()?;
         let slot_id = SlotId::try_from(slot_id).map_err(Failure::from)?;
-        let session = self
-            .slot
-            .module
-            .context()
-            .open_ro_session_no_drop(slot_id)?;
-        Ok((session, inside.epoch))
+        Held::open(&self.slot.module, &inside, slot_id)
     }
 
-    /// Closes the session, if it is of the present epoch.
-    fn drop_session(&mut self) {
-        let Some((session, epoch)) = self.session.take() else {
-            return;
-        };
-        self.slot.lock().sessions -= 1;
-        if let Ok(inside) = self.slot.module.enter()
-            && inside.epoch == epoch
-        {
-            // One that cannot be closed is as gone as one that can.
-            let _ = session.close();
+    fn drop_session_after(&mut self, failure: &Failure) {
+        if failure.says_session_is_gone() {
+            self.forget_session();
+        } else {
+            self.drop_session();
         }
     }
 
-    /// Drops a session whose epoch has passed: its number may be another's now.
+    /// Closes the session, if it is still ours.
+    fn drop_session(&mut self) {
+        if let Some(held) = self.session.take() {
+            held.close(&self.slot.module);
+            self.slot.lock().sessions -= 1;
+        }
+    }
+
+    /// Gives up a session that is gone.
     fn forget_session(&mut self) {
-        if self.session.take().is_some() {
+        if let Some(held) = self.session.take() {
+            held.forget(&self.slot.module);
             self.slot.lock().sessions -= 1;
         }
     }
 
     /// Uses the session, so that the device does not take it away.
     fn keep_alive(&mut self) {
+        let module = &self.slot.module;
         let result = {
-            match (self.slot.module.enter(), &self.session) {
-                (Ok(inside), Some((session, epoch))) if inside.epoch == *epoch => {
-                    session.get_session_info().map_err(Failure::from)
-                }
-                _ => return,
-            }
+            let (Ok(inside), Some(held)) = (module.enter(), &self.session) else {
+                return;
+            };
+            held.session(module, &inside)
+                .and_then(|session| session.get_session_info().map_err(Failure::from))
         };
         if let Err(failure) = result {
             self.slot.note(&failure);
-            self.drop_session();
+            self.drop_session_after(&failure);
         }
     }
 

@@ -1,0 +1,112 @@
+//! Calls that do not return.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use accel::pkcs11::{SlotSettings, TokenFailure};
+
+use super::device::{Device, Load, settings, sign};
+
+#[test]
+fn a_hung_call_is_answered_at_its_deadline() {
+    let Some(device) = Device::new(settings()) else {
+        return;
+    };
+    let key = device.load(&["one"]);
+    sign(&key, b"before", Duration::from_secs(10)).unwrap();
+    device.one.control.tell("hang C_Sign *");
+    let begun = Instant::now();
+    let result = sign(&key, b"hung", Duration::from_millis(300));
+    assert_eq!(result, Err(TokenFailure::Deadline));
+    let elapsed = begun.elapsed();
+    assert!(elapsed >= Duration::from_millis(300), "{elapsed:?}");
+    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+    device.one.control.tell("release");
+    device.wait_for("one", |status| status.stuck_threads == 0);
+    sign(&key, b"after", Duration::from_secs(10)).unwrap();
+}
+
+/// Threads are given up and replaced, up to twice as many as there are sessions; the module is not initialized
+/// while they are stuck; and when the device answers again, all is as before.
+#[test]
+fn threads_that_hang_are_replaced_but_not_without_end() {
+    let settings = SlotSettings {
+        call_timeout: Duration::from_millis(300),
+        ..settings()
+    };
+    let Some(device) = Device::new(settings) else {
+        return;
+    };
+    let key = device.load(&["one"]);
+    let load = Load::start(&key, 16);
+    load.more(&device, 100);
+    let control = &device.one.control;
+    let initialized = control.count("C_Initialize");
+    control.tell("hang * *");
+    device.wait_for("one", |status| status.stuck_threads >= 5);
+    device.wait_for("one", |status| !status.ready);
+    thread::sleep(Duration::from_millis(1500));
+    let status = device.status("one");
+    assert!(
+        status.stuck_threads <= 2 * settings.sessions + 1,
+        "{status:?}"
+    );
+    assert_eq!(control.count("C_Initialize"), initialized);
+    control.tell("release");
+    device.wait_for("one", |status| {
+        status.stuck_threads == 0 && Device::is_ready(status)
+    });
+    load.more(&device, 200);
+    let outcomes = load.stop();
+    assert_eq!(outcomes.wrong.load(Ordering::Relaxed), 0);
+    let status = device.wait_for("one", |status| status.sessions == settings.sessions);
+    assert_eq!(status.in_flight, 0);
+}
+
+/// While one slot hangs, the other serves the key they share: first what comes, and then what is stuck.
+#[test]
+fn a_hung_slot_loses_nothing_that_another_can_do() {
+    let settings = SlotSettings {
+        call_timeout: Duration::from_millis(500),
+        ..settings()
+    };
+    let Some(device) = Device::new(settings) else {
+        return;
+    };
+    let key = device.load(&["one", "two"]);
+    let load = Load::start(&key, 8);
+    load.more(&device, 100);
+    device.one.control.tell("hang C_Sign *");
+    device.wait_for("one", |status| status.stuck_threads > 0);
+    load.more(&device, 500);
+    device.one.control.tell("release");
+    device.wait_for("one", |status| status.stuck_threads == 0);
+    load.stop_without_loss(&device);
+}
+
+/// A key in another slot notices nothing.
+#[test]
+fn a_hung_slot_does_not_touch_another() {
+    let Some(device) = Device::new(settings()) else {
+        return;
+    };
+    let (hung, other) = (device.load(&["one"]), device.load(&["two"]));
+    device.one.control.tell("hang C_Sign *");
+    let stuck: Vec<_> = (0..4)
+        .map(|_| {
+            let key = Arc::clone(&hung);
+            thread::spawn(move || sign(&key, b"hung", Duration::from_secs(1)))
+        })
+        .collect();
+    device.wait_for("one", |status| status.in_flight == 4);
+    for _ in 0..200 {
+        sign(&other, b"well", Duration::from_secs(10)).unwrap();
+    }
+    for thread in stuck {
+        assert_eq!(thread.join().unwrap(), Err(TokenFailure::Deadline));
+    }
+    device.one.control.tell("release");
+    device.wait_for("one", |status| status.stuck_threads == 0);
+}

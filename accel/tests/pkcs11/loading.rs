@@ -1,0 +1,188 @@
+//! Which keys are taken, which are refused, and why.
+
+use std::fs;
+
+use accel::pkcs11::{BreakerState, PinSource, TokenError, list_module};
+use accel::{Key, KeyType};
+
+use super::device::{Device, settings};
+
+#[test]
+fn a_key_in_a_token_looks_like_any_other() {
+    let Some(device) = Device::new(settings()) else {
+        return;
+    };
+    let key = device.load(&["one"]);
+    let file = fs::read(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/keys/p256.pkcs8.pem"
+    ))
+    .unwrap();
+    let twin = Key::from_bytes(&file).unwrap();
+    assert_eq!(key.ski(), twin.ski());
+    assert_eq!(key.spki_der(), twin.spki_der());
+    assert_eq!(key.key_type(), KeyType::P256);
+    assert_eq!(key.token().unwrap().label(), "shop");
+    assert!(twin.token().is_none());
+    assert!(key.token().unwrap().is_available());
+    assert!(!format!("{key:?} {:?}", device.tokens).contains(pkcs11_shim::SoftHsm::PIN));
+}
+
+#[test]
+fn the_key_must_be_the_one_of_the_certificate() {
+    let Some(device) = Device::new(settings()) else {
+        return;
+    };
+    let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/p256-b.pkcs8.pem");
+    let other = Key::from_bytes(&fs::read(other).unwrap()).unwrap();
+    let mut spec = device.spec(&["one"]);
+    spec.expected_spki = Some(other.spki_der().to_vec());
+    let error = device.tokens.load_key(&spec).unwrap_err();
+    assert!(matches!(error, TokenError::Mismatch(_)), "{error}");
+}
+
+#[test]
+fn what_is_not_there_is_said() {
+    let Some(device) = Device::new(settings()) else {
+        return;
+    };
+    let module = &device.one.module;
+    let load = |uri: &str| {
+        let mut spec = device.spec(&[]);
+        spec.uris = vec![uri.parse().unwrap()];
+        device.tokens.load_key(&spec).unwrap_err()
+    };
+    let error = load(&device.hsm.uri("one", "nothing", module));
+    assert!(
+        matches!(
+            error,
+            TokenError::NoKey {
+                logged_in: true,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let error = load(&device.hsm.uri("three", "shop", module));
+    assert!(matches!(error, TokenError::NoToken(_)), "{error}");
+    let error = load(&format!(
+        "pkcs11:object=shop?module-path={}",
+        module.display()
+    ));
+    assert!(
+        matches!(error, TokenError::SeveralTokens { count: 2, .. }),
+        "{error}"
+    );
+    let without_pin = format!(
+        "pkcs11:token=two;object=shop?module-path={}",
+        module.display()
+    );
+    let error = load(&without_pin);
+    assert!(
+        matches!(
+            error,
+            TokenError::NoKey {
+                logged_in: false,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let error = load("pkcs11:token=one;object=shop");
+    assert!(matches!(error, TokenError::NoModule(_)), "{error}");
+    let error = load("pkcs11:token=one;object=shop?module-path=/nowhere/x.so");
+    assert!(matches!(error, TokenError::Module { .. }), "{error}");
+    let missing = format!("{without_pin}&pin-source=file:/nowhere/pin");
+    assert!(matches!(load(&missing), TokenError::Pin(_)));
+    device.hsm.generate("one", "EC:prime256v1", "shop", "02");
+    let error = load(&device.uri("one"));
+    assert!(
+        matches!(error, TokenError::SeveralKeys { count: 2, .. }),
+        "{error}"
+    );
+}
+
+/// Tokens lock after a few wrong PINs: one attempt, whatever comes after, until the PIN changes.
+#[test]
+fn a_wrong_pin_is_tried_once() {
+    let Some(device) = Device::new(settings()) else {
+        return;
+    };
+    fs::write(device.hsm.pin_file(), "161803").unwrap();
+    let spec = device.spec(&["one"]);
+    for _ in 0..5 {
+        let error = device.tokens.load_key(&spec).unwrap_err();
+        assert!(matches!(error, TokenError::PinRefused { .. }), "{error}");
+        assert!(!error.to_string().contains("161803"), "{error}");
+    }
+    assert_eq!(device.status("one").breaker, BreakerState::Terminal);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(device.one.control.count("C_Login"), 1);
+    // Corrected, it is tried again, without a restart.
+    fs::write(device.hsm.pin_file(), pkcs11_shim::SoftHsm::PIN).unwrap();
+    device.tokens.load_key(&spec).unwrap();
+    assert_eq!(device.one.control.count("C_Login"), 2);
+    assert!(Device::is_ready(&device.status("one")));
+}
+
+/// A reload that no longer names a key closes its slot; one that names it again opens it.
+#[test]
+fn a_slot_without_keys_is_closed() {
+    let Some(device) = Device::new(settings()) else {
+        return;
+    };
+    let key = device.load(&["one"]);
+    assert_eq!(device.tokens.slots().len(), 1);
+    drop(key);
+    let end = std::time::Instant::now() + super::device::PATIENCE;
+    while !device.tokens.slots().is_empty() {
+        assert!(std::time::Instant::now() < end);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    device.load(&["one"]);
+    assert_eq!(device.tokens.slots().len(), 1);
+}
+
+#[test]
+fn a_module_is_listed_with_the_uri_to_paste() {
+    let Some(device) = Device::new(settings()) else {
+        return;
+    };
+    let source = PinSource::File(device.hsm.pin_file());
+    let listing = list_module(&device.one.module, Some((&source, Some("one")))).unwrap();
+    let one = listing
+        .slots
+        .iter()
+        .find(|slot| slot.token == "one")
+        .unwrap();
+    assert!(
+        one.mechanisms.iter().any(|name| name == "CKM_ECDSA"),
+        "{:?}",
+        one.mechanisms
+    );
+    let private = one
+        .objects
+        .iter()
+        .find(|object| object.class == "private key")
+        .unwrap();
+    let uri = private.uri.clone().unwrap();
+    assert_eq!(
+        (uri.token(), uri.object(), uri.id()),
+        (Some("one"), Some("shop"), Some(&[1][..]))
+    );
+    let mut spec = device.spec(&[]);
+    spec.uris = vec![uri.to_string().parse().unwrap()];
+    spec.pin = Some(source);
+    device.tokens.load_key(&spec).unwrap();
+    let two = listing
+        .slots
+        .iter()
+        .find(|slot| slot.token == "two")
+        .unwrap();
+    assert!(
+        two.objects
+            .iter()
+            .all(|object| object.class != "private key"),
+        "no login, no private keys"
+    );
+}

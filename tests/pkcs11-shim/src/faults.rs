@@ -1,0 +1,322 @@
+//! What goes wrong, and how often what was called.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cryptoki_sys::{CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID, CKR_TOKEN_NOT_PRESENT};
+
+/// The faults of this copy of the module.
+pub(crate) static FAULTS: LazyLock<Faults> = LazyLock::new(Faults::default);
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It goes to the real module.
+    Pass,
+    /// It returns this code at once.
+    Fail(CK_RV),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    latency: HashMap<String, Duration>,
+    failures: Vec<Failure>,
+    hangs: Vec<(String, Option<CK_SLOT_ID>)>,
+    removed: HashSet<CK_SLOT_ID>,
+    sessions: BTreeMap<CK_SESSION_HANDLE, CK_SLOT_ID>,
+    /// Most sessions; 0 for no limit.
+    session_limit: usize,
+    /// Most operations at once; 0 for no limit.
+    width: usize,
+    running: usize,
+    peak: usize,
+    wrong: u64,
+    counts: HashMap<String, u64>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    function: String,
+    code: CK_RV,
+    /// How often it still strikes; `None` for always.
+    times: Option<u64>,
+    every: u64,
+    slot: Option<CK_SLOT_ID>,
+    seen: u64,
+}
+
+/// A place in the device, given back on drop.
+pub(crate) struct Turn<'a>(&'a Faults);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.lock().running -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Faults {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a call, lets it take its time, and says what becomes of it.
+    pub(crate) fn enter(&self, function: &str, slot: Option<CK_SLOT_ID>) -> Verdict {
+        let verdict = self.enter_before_latency(function, slot);
+        self.take_time(function, Instant::now());
+        verdict
+    }
+
+    /// The same without the time, for operations that take theirs inside the device.
+    pub(crate) fn enter_before_latency(&self, function: &str, slot: Option<CK_SLOT_ID>) -> Verdict {
+        let mut state = self.lock();
+        *state.counts.entry(function.to_owned()).or_default() += 1;
+        while state
+            .hangs
+            .iter()
+            .any(|(name, at)| (name == function || name == "*") && (at.is_none() || *at == slot))
+        {
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if slot.is_some_and(|slot| state.removed.contains(&slot)) {
+            return Verdict::Fail(CKR_TOKEN_NOT_PRESENT);
+        }
+        for failure in &mut state.failures {
+            let meant = (failure.function == function || failure.function == "*")
+                && (failure.slot.is_none() || failure.slot == slot)
+                && failure.times != Some(0);
+            if !meant {
+                continue;
+            }
+            failure.seen += 1;
+            if failure.seen.is_multiple_of(failure.every) {
+                failure.times = failure.times.map(|times| times - 1);
+                return Verdict::Fail(failure.code);
+            }
+        }
+        Verdict::Pass
+    }
+
+    /// Sleeps until a call that began then has taken as long as it should.
+    pub(crate) fn take_time(&self, function: &str, begun: Instant) {
+        let latency = self.lock().latency.get(function).copied();
+        if let Some(latency) = latency {
+            thread::sleep(latency.saturating_sub(begun.elapsed()));
+        }
+    }
+
+    /// Waits for a place in the device.
+    pub(crate) fn turn(&self) -> Turn<'_> {
+        let mut state = self.lock();
+        while state.width > 0 && state.running >= state.width {
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.running += 1;
+        state.peak = state.peak.max(state.running);
+        Turn(self)
+    }
+
+    pub(crate) fn is_wrong(&self) -> bool {
+        let mut state = self.lock();
+        let wrong = state.wrong > 0;
+        state.wrong = state.wrong.saturating_sub(1);
+        wrong
+    }
+
+    pub(crate) fn is_removed(&self, slot: CK_SLOT_ID) -> bool {
+        self.lock().removed.contains(&slot)
+    }
+
+    pub(crate) fn slot_of(&self, session: CK_SESSION_HANDLE) -> Option<CK_SLOT_ID> {
+        self.lock().sessions.get(&session).copied()
+    }
+
+    pub(crate) fn session_in(&self, slot: CK_SLOT_ID) -> Option<CK_SESSION_HANDLE> {
+        let state = self.lock();
+        let found = state.sessions.iter().find(|(_, at)| **at == slot);
+        found.map(|(session, _)| *session)
+    }
+
+    pub(crate) fn sessions_are_used_up(&self) -> bool {
+        let state = self.lock();
+        state.session_limit > 0 && state.sessions.len() >= state.session_limit
+    }
+
+    pub(crate) fn opened(&self, session: CK_SESSION_HANDLE, slot: CK_SLOT_ID) {
+        self.lock().sessions.insert(session, slot);
+    }
+
+    pub(crate) fn closed(&self, session: CK_SESSION_HANDLE) {
+        self.lock().sessions.remove(&session);
+    }
+
+    pub(crate) fn closed_all(&self, slot: CK_SLOT_ID) {
+        self.lock().sessions.retain(|_, at| *at != slot);
+    }
+
+    pub(crate) fn closed_everything(&self) {
+        self.lock().sessions.clear();
+    }
+
+    /// Carries out a command that concerns this state alone; `None` when it is not understood.
+    pub(crate) fn command(&self, words: &[&str]) -> Option<String> {
+        let mut state = self.lock();
+        let mut answer = "ok".to_owned();
+        match *words {
+            ["latency", function, micros] => {
+                let micros = Duration::from_micros(micros.parse().ok()?);
+                state.latency.insert(function.to_owned(), micros);
+            }
+            ["width", width] => state.width = width.parse().ok()?,
+            ["fail", function, code, times, every, slot] => {
+                let failure = Failure {
+                    function: function.to_owned(),
+                    code: number(code)?,
+                    times: any(times)?,
+                    every: every.parse().ok().filter(|every| *every > 0)?,
+                    slot: any(slot)?,
+                    seen: 0,
+                };
+                state.failures.push(failure);
+            }
+            ["hang", function, slot] => state.hangs.push((function.to_owned(), any(slot)?)),
+            ["release"] => state.hangs.clear(),
+            ["sessions", limit] => state.session_limit = limit.parse().ok()?,
+            ["remove", slot] => {
+                state.removed.insert(number(slot)?);
+            }
+            ["insert", slot] => {
+                state.removed.remove(&number(slot)?);
+            }
+            ["wrong", times] => state.wrong = times.parse().ok()?,
+            ["count", function] => {
+                answer = state.counts.get(function).copied().unwrap_or(0).to_string();
+            }
+            ["peak"] => {
+                answer = state.peak.to_string();
+                state.peak = state.running;
+            }
+            ["reset"] => {
+                *state = State {
+                    sessions: std::mem::take(&mut state.sessions),
+                    counts: std::mem::take(&mut state.counts),
+                    running: state.running,
+                    ..State::default()
+                };
+            }
+            _ => return None,
+        }
+        drop(state);
+        self.changed.notify_all();
+        Some(answer)
+    }
+}
+
+/// A number, decimal or hexadecimal with `0x`.
+fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// A number, or `*` for `None` within.
+fn any(text: &str) -> Option<Option<u64>> {
+    if text == "*" {
+        Some(None)
+    } else {
+        number(text).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(commands: &[&str]) -> Faults {
+        let faults = Faults::default();
+        for command in commands {
+            let words: Vec<_> = command.split(' ').collect();
+            assert_eq!(faults.command(&words).as_deref(), Some("ok"), "{command}");
+        }
+        faults
+    }
+
+    #[test]
+    fn failures_strike_where_and_as_often_as_told() {
+        let faults = faults(&["fail C_Sign 0x30 2 3 7"]);
+        let codes: Vec<_> = (0..12).map(|_| faults.enter("C_Sign", Some(7))).collect();
+        let failed: Vec<_> = (0..12)
+            .filter(|at| codes[*at] == Verdict::Fail(0x30))
+            .collect();
+        assert_eq!(failed, [2, 5]);
+        assert_eq!(faults.enter("C_Sign", Some(8)), Verdict::Pass);
+        assert_eq!(faults.command(&["count", "C_Sign"]).as_deref(), Some("13"));
+    }
+
+    #[test]
+    fn a_removed_token_answers_nothing_until_it_is_back() {
+        let faults = faults(&["remove 7"]);
+        let gone = Verdict::Fail(CKR_TOKEN_NOT_PRESENT);
+        assert_eq!(faults.enter("C_Sign", Some(7)), gone);
+        assert_eq!(faults.enter("C_Sign", Some(8)), Verdict::Pass);
+        assert_eq!(faults.command(&["insert", "7"]).as_deref(), Some("ok"));
+        assert_eq!(faults.enter("C_Sign", Some(7)), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_hang_ends_with_its_release() {
+        let faults = faults(&["hang C_Sign *"]);
+        thread::scope(|scope| {
+            let hung = scope.spawn(|| faults.enter("C_Sign", Some(1)));
+            while faults.command(&["count", "C_Sign"]).as_deref() != Some("1") {
+                thread::yield_now();
+            }
+            assert!(!hung.is_finished());
+            faults.command(&["release"]);
+            assert_eq!(hung.join().unwrap(), Verdict::Pass);
+        });
+    }
+
+    #[test]
+    fn the_device_is_as_wide_as_told() {
+        let faults = faults(&["width 2"]);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let _turn = faults.turn();
+                    thread::sleep(Duration::from_millis(1));
+                });
+            }
+        });
+        assert_eq!(faults.command(&["peak"]).as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for command in [
+            "",
+            "fail C_Sign",
+            "fail C_Sign x * 1 *",
+            "fail C_Sign 1 * 0 *",
+            "width x",
+        ] {
+            let words: Vec<_> = command.split(' ').collect();
+            assert_eq!(Faults::default().command(&words), None, "{command}");
+        }
+    }
+}
