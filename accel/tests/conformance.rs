@@ -25,6 +25,9 @@ mod numbers;
 mod oracle;
 #[path = "conformance/signatures.rs"]
 mod signatures;
+#[path = "conformance/tokens.rs"]
+#[cfg(feature = "pkcs11")]
+mod tokens;
 #[path = "conformance/vectors.rs"]
 mod vectors;
 
@@ -45,6 +48,10 @@ fn backends() -> Vec<Box<dyn Backend>> {
         None => println!("no AVX-512 IFMA here: the lanes run as their portable twin only"),
     }
     backends.push(Box::new(Foresighted));
+    #[cfg(feature = "pkcs11")]
+    if let Some(tokens) = tokens::backend() {
+        backends.push(Box::new(tokens));
+    }
     for backend in &backends {
         println!("backend {}", backend.name());
     }

@@ -4,8 +4,8 @@
 //! Its session does nothing else. Closing the last session of a token logs out, so as long as this one is
 //! open, workers may close and open theirs as they need.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,16 +17,14 @@ use cryptoki::types::RawAuthPin;
 
 use super::error::TokenError;
 use super::failure::{Class, Failure};
-use super::mechanism::{self, MAX_RESULT_LEN};
 use super::module::{Inside, lock};
 use super::object::{self, NotFound};
 use super::pin::Pin;
+use super::probe;
 use super::session::Held;
-use super::slot::{Phase, Place, Slot, SlotKey};
+use super::slot::{Place, Slot, SlotKey};
+use super::state::Phase;
 use super::ticket::part;
-use crate::class::KeyType;
-use crate::job::{Hash, Operation};
-use crate::public::PublicKey;
 
 /// An open breaker for this long asks for the module to be initialized again.
 const OPEN_TOO_LONG: Duration = Duration::from_secs(30);
@@ -330,11 +328,7 @@ impl Keeper {
         let inside = slot.module.enter()?;
         let keys: Vec<_> = {
             let state = slot.lock();
-            state
-                .keys
-                .iter()
-                .filter_map(std::sync::Weak::upgrade)
-                .collect()
+            state.keys.iter().filter_map(Weak::upgrade).collect()
         };
         for key in keys {
             match self.find_in_session(&inside, &key) {
@@ -473,64 +467,13 @@ impl Keeper {
             .any(|other| !Arc::ptr_eq(other, &self.slot) && other.lock().phase == Phase::Ready)
     }
 
-    /// Signs once with the first key that is there, and checks the signature.
-    fn sign(&mut self) -> Result<(), Failure> {
-        let keys: Vec<_> = {
-            let state = self.slot.lock();
-            state
-                .keys
-                .iter()
-                .filter_map(std::sync::Weak::upgrade)
-                .collect()
-        };
-        let first = keys.iter().find_map(|key| {
-            let spki = lock(&key.spki).clone()?;
-            let place = (*lock(&key.place))?;
-            Some((place, PublicKey::from_spki(&spki).ok()?))
-        });
-        let Some((place, (key_type, public))) = first else {
-            return if keys.is_empty() {
-                Ok(())
-            } else {
-                Err(Failure::slot("key not on the token"))
-            };
-        };
-        let operation = match key_type {
-            KeyType::Rsa { .. } => Operation::RsaPkcs1Sign(Hash::Sha256),
-            KeyType::P256 | KeyType::P384 | KeyType::P521 => Operation::EcdsaSign(Hash::Sha256),
-            KeyType::Ed25519 => Operation::Ed25519Sign,
-            KeyType::MlDsa44 | KeyType::MlDsa65 | KeyType::MlDsa87 => Operation::MlDsaSign,
-        };
-        let input = [0x5a; 32];
-        let Ok(request) = mechanism::request(operation, key_type, place.abilities, &input) else {
-            // A key that may not sign: the session query has to do.
-            return Ok(());
-        };
+    /// Signs once with the first key that is there.
+    fn sign(&self) -> Result<(), Failure> {
         self.calling(true);
-        let mut buffer = zeroize::Zeroizing::new(vec![0; MAX_RESULT_LEN]);
-        let module = &self.slot.module;
-        let outcome = module.enter().and_then(|inside| {
-            let held = self.session.as_ref().ok_or_else(no_session)?;
-            module.raw().run(
-                request.call,
-                held.session(module, &inside)?,
-                &request.mechanism,
-                place.handle,
-                &request.input,
-                &mut buffer,
-            )
-        });
+        let held = self.session.as_ref().ok_or_else(no_session);
+        let result = held.and_then(|held| probe::sign(&self.slot, held));
         self.calling(false);
-        let length = outcome?;
-        let good = buffer
-            .get(..length)
-            .and_then(|returned| mechanism::result(operation, key_type, returned))
-            .is_some_and(|result| public.verifies(operation, &input, &result));
-        if good {
-            Ok(())
-        } else {
-            Err(Failure::slot("a wrong signature"))
-        }
+        result
     }
 
     /// Uses the session, and sees whether the login still holds.

@@ -17,8 +17,9 @@
 //! | `uri.rs`, `pin.rs` | a PKCS#11 URI (RFC 7512); where a PIN is, and the PIN |
 //! | `tokens.rs`, `token_key.rs` | all slots of the process; a key in one or several of them, and the choice |
 //! | `ticket.rs` | a request on its way |
-//! | `slot.rs` | a slot: its queue, its threads, its state |
+//! | `slot.rs`, `state.rs` | a slot and how its threads meet there; what changes, under its lock |
 //! | `worker.rs`, `keeper.rs`, `watchdog.rs` | the three kinds of threads |
+//! | `probe.rs` | one signature, to see whether a slot works again |
 //! | `limiter.rs`, `breaker.rs`, `latency.rs` | how much at once; whether at all; how long it takes |
 //! | `failure.rs`, `error.rs` | what a return code means and what is done; what people are told |
 //! | `session.rs` | a session, and whether it is still ours |
@@ -38,10 +39,12 @@ mod mechanism;
 mod module;
 mod object;
 mod pin;
+mod probe;
 mod raw;
 mod session;
 mod settings;
 mod slot;
+mod state;
 mod ticket;
 mod token_key;
 mod tokens;

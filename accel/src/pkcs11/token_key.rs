@@ -9,7 +9,8 @@ use zeroize::Zeroizing;
 
 use super::error::TokenFailure;
 use super::settings::SlotChoice;
-use super::slot::{Phase, Slot, SlotKey};
+use super::slot::{Slot, SlotKey};
+use super::state::Phase;
 use super::ticket::{Retried, Ticket, TokenJob};
 use crate::class::KeyType;
 use crate::error::{JobError, KeyError};

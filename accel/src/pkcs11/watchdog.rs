@@ -8,7 +8,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::error::TokenFailure;
-use super::slot::{Phase, Slot, State};
+use super::slot::Slot;
+use super::state::{Phase, State};
 use super::ticket::{Parting, part};
 
 /// How late an answer at the deadline may be.

@@ -13,7 +13,8 @@ use super::keeper::Command;
 use super::mechanism::{self, MAX_RESULT_LEN};
 use super::module::lock;
 use super::session::Held;
-use super::slot::{Assignment, Ending, Next, Phase, Slot};
+use super::slot::{Assignment, Ending, Next, Slot};
+use super::state::Phase;
 use super::ticket::{Retried, part};
 use crate::error::JobError;
 
@@ -144,11 +145,14 @@ impl Worker<'_> {
             }
             Class::Login if !retried.login => {
                 retried.login = true;
+                // Another worker may take it, whose session has not noticed yet.
+                retried.session = false;
                 let command = Command::Recover(assignment.generation);
                 Some(Ending::Again(*retried, Some(command)))
             }
             Class::Library if !retried.library => {
                 retried.library = true;
+                retried.session = false;
                 let epoch = self.session.as_ref().map_or(0, |held| held.epoch);
                 Some(Ending::Again(*retried, Some(Command::Initialize(epoch))))
             }

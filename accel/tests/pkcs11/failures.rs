@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use accel::pkcs11::BreakerState;
+use accel::pkcs11::{BreakerState, TokenFailure};
 use pkcs11_shim::Control;
 
 use super::device::{Device, Load, Outcomes, settings, sign};
@@ -21,7 +21,7 @@ fn under_load(
     load.more(device, 200);
     torment(&device.one.control);
     device.wait_for("one", Device::is_ready);
-    load.more(&device, 200);
+    load.more(device, 200);
     let outcomes = load.stop();
     assert_eq!(
         outcomes.wrong.load(std::sync::atomic::Ordering::Relaxed),
@@ -252,7 +252,8 @@ fn a_single_slot_in_trouble_refuses_and_recovers() {
         });
         let key = device.load_anyway(&["one"]);
         assert!(!key.token().unwrap().is_available());
-        assert!(sign(&key, b"refused", Duration::from_secs(10)).is_err());
+        let refused = sign(&key, b"refused", Duration::from_secs(10));
+        assert_eq!(refused, Err(TokenFailure::Unavailable));
     });
     let unavailable = outcomes
         .unavailable
