@@ -55,6 +55,9 @@ pub(super) fn run(slot: &Arc<Slot>, id: usize) {
     let mut state = slot.lock();
     state.workers.remove(&id);
     state.idle.retain(|idle| *idle != id);
+    drop(state);
+    // A thread that was lost for a while has made room for one that works.
+    slot.staff();
 }
 
 struct Worker<'a> {
