@@ -30,25 +30,29 @@ pub(crate) fn allowed_cpus() -> Vec<usize> {
 /// Pins the calling thread to `cpu`, if one is given, and lowers its priority. Both are wishes: a
 /// sandbox that refuses them costs some latency and nothing else.
 pub(crate) fn settle_crypto_thread(cpu: Option<usize>) {
-    if let Some(cpu) = cpu {
-        let mut set = CpuSet::new();
-        let pinned = set
-            .set(cpu)
-            .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
-        if let Err(error) = pinned {
-            tracing::debug!(cpu, %error, "crypto thread is not pinned");
-        }
-    }
+    pin_thread(cpu);
     if let Err(error) = set_thread_nice(CRYPTO_NICE) {
         tracing::debug!(%error, "crypto thread keeps its priority");
     }
 }
 
-/// Asks for short slices for the calling thread. A wish, too: kernels before 6.12 take the call and
-/// change nothing, a sandbox may refuse it.
-pub(crate) fn settle_io_thread() {
+/// Pins the calling thread to `cpu`, if one is given, and asks for short slices. Wishes, too: kernels
+/// before 6.12 take the second call and change nothing.
+pub(crate) fn settle_io_thread(cpu: Option<usize>) {
+    pin_thread(cpu);
     if let Err(error) = set_thread_slice(IO_SLICE) {
         tracing::debug!(%error, "I/O thread keeps its time slice");
+    }
+}
+
+fn pin_thread(cpu: Option<usize>) {
+    let Some(cpu) = cpu else { return };
+    let mut set = CpuSet::new();
+    let pinned = set
+        .set(cpu)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    if let Err(error) = pinned {
+        tracing::debug!(cpu, %error, "the thread is not pinned");
     }
 }
 

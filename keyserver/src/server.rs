@@ -12,8 +12,8 @@ use crate::admin::AdminThreads;
 use crate::config::{self, Config};
 use crate::dispatch::scheduler::{Bounds, Times};
 use crate::dispatch::{CompletionRing, Dispatcher, WorkerContext, spawn_workers};
-use crate::placement::Placement;
-use crate::shard::{self, Backend, ShardContext};
+use crate::placement::{Cell, Placement};
+use crate::shard::{self, Backend, ShardContext, ShardHandle};
 use crate::shutdown::Draining;
 use crate::snapshot::LoadError;
 use crate::state::{ReloadReport, ServerState};
@@ -29,7 +29,7 @@ pub struct Server {
     control: JoinHandle<()>,
     io_threads: Vec<JoinHandle<()>>,
     crypto_threads: Vec<JoinHandle<()>>,
-    dispatcher: Arc<Dispatcher>,
+    dispatchers: Vec<Arc<Dispatcher>>,
 }
 
 /// Why the server did not start.
@@ -90,8 +90,9 @@ impl Server {
         tracing::info!(
             %address,
             keys = state.snapshot.load().keys.len(),
-            io_threads = placement.io_threads,
-            crypto_threads = placement.crypto_threads,
+            cells = placement.cells.len(),
+            io_threads = placement.io_threads(),
+            crypto_threads = placement.crypto_threads(),
             engine = state.engine().backend_name(),
             "serving"
         );
@@ -104,7 +105,7 @@ impl Server {
             control: threads.control,
             io_threads: threads.io,
             crypto_threads: threads.crypto,
-            dispatcher: threads.dispatcher,
+            dispatchers: threads.dispatchers,
         })
     }
 
@@ -153,7 +154,9 @@ impl Server {
         for thread in self.io_threads {
             let _ = thread.join();
         }
-        self.dispatcher.stop();
+        for dispatcher in &self.dispatchers {
+            dispatcher.stop();
+        }
         for thread in self.crypto_threads {
             let _ = thread.join();
         }
@@ -178,7 +181,7 @@ struct Threads {
     control: JoinHandle<()>,
     io: Vec<JoinHandle<()>>,
     crypto: Vec<JoinHandle<()>>,
-    dispatcher: Arc<Dispatcher>,
+    dispatchers: Vec<Arc<Dispatcher>>,
 }
 
 impl Threads {
@@ -188,36 +191,22 @@ impl Threads {
         placement: &Placement,
         listener: std::net::TcpListener,
     ) -> io::Result<Self> {
-        let limits = state.snapshot.load().config.limits;
-        let bounds = Bounds {
-            threads: placement.crypto_threads,
-            queue_time: limits.queue_time,
-            jobs_min: limits.in_flight_per_connection,
-            jobs_max: placement.io_threads * limits::JOBS_PER_SHARD,
-        };
-        let times = Times::measured(state.engine().costs());
-        let dispatcher = Arc::new(Dispatcher::new(times, bounds, Duration::ZERO));
-        state
-            .metrics
-            .watch_queues(Box::new([Arc::clone(&dispatcher)]));
-        let completions: Arc<[_]> = (0..placement.io_threads)
+        let completions: Arc<[_]> = (0..placement.io_threads())
             .map(|_| Arc::new(CompletionRing::new(limits::JOBS_PER_SHARD)))
             .collect();
-        let mut handles = Vec::new();
-        let mut io = Vec::new();
-        for (index, ring) in completions.iter().enumerate() {
-            let context = ShardContext {
-                index,
-                io_threads: placement.io_threads,
-                state: Arc::clone(state),
-                dispatcher: Arc::clone(&dispatcher),
-                completions: Arc::clone(ring),
-                load: Arc::new(AtomicUsize::new(0)),
-            };
-            let (handle, thread) = shard::spawn(backend, context)?;
-            handles.push(handle);
-            io.push(thread);
+        let mut cells = Cells::default();
+        for cell in &placement.cells {
+            cells.start(state, backend, cell, placement.spin, &completions)?;
         }
+        state
+            .metrics
+            .watch_queues(cells.dispatchers.iter().map(Arc::clone).collect());
+        let Cells {
+            dispatchers,
+            handles,
+            io,
+            crypto,
+        } = cells;
         let draining = Draining::new();
         let accepting = acceptor::run(listener, handles, Arc::clone(state), draining.clone());
         let watched = Arc::clone(state);
@@ -237,19 +226,69 @@ impl Threads {
                     tracing::error!(%error, "the acceptor ended");
                 }
             })?;
-        let workers = WorkerContext {
-            dispatcher: Arc::clone(&dispatcher),
-            state: Arc::clone(state),
-            completions,
-        };
-        let crypto = spawn_workers(&workers, placement)?;
         Ok(Self {
             draining,
             control,
             io,
             crypto,
-            dispatcher,
+            dispatchers,
         })
+    }
+}
+
+/// The threads of the cells that have been started.
+#[derive(Default)]
+struct Cells {
+    dispatchers: Vec<Arc<Dispatcher>>,
+    handles: Vec<ShardHandle>,
+    io: Vec<JoinHandle<()>>,
+    crypto: Vec<JoinHandle<()>>,
+}
+
+impl Cells {
+    /// Starts one more. Threads are numbered through all cells.
+    fn start(
+        &mut self,
+        state: &Arc<ServerState>,
+        backend: Backend,
+        cell: &Cell,
+        spin: Duration,
+        completions: &Arc<[Arc<CompletionRing>]>,
+    ) -> io::Result<()> {
+        let limits = state.snapshot.load().config.limits;
+        let bounds = Bounds {
+            threads: cell.crypto_threads,
+            queue_time: limits.queue_time,
+            jobs_min: limits.in_flight_per_connection,
+            jobs_max: cell.io_threads * limits::JOBS_PER_SHARD,
+        };
+        let times = Times::measured(state.engine().costs());
+        let dispatcher = Arc::new(Dispatcher::new(times, bounds, spin));
+        let first = self.io.len();
+        let rings = completions.iter().skip(first).take(cell.io_threads);
+        for (in_cell, ring) in rings.enumerate() {
+            let context = ShardContext {
+                index: first + in_cell,
+                io_threads: completions.len(),
+                cpu: cell.cpu_of_io_thread(in_cell),
+                state: Arc::clone(state),
+                dispatcher: Arc::clone(&dispatcher),
+                completions: Arc::clone(ring),
+                load: Arc::new(AtomicUsize::new(0)),
+            };
+            let (handle, thread) = shard::spawn(backend, context)?;
+            self.handles.push(handle);
+            self.io.push(thread);
+        }
+        let workers = WorkerContext {
+            dispatcher: Arc::clone(&dispatcher),
+            state: Arc::clone(state),
+            completions: Arc::clone(completions),
+        };
+        let crypto = spawn_workers(&workers, cell, self.crypto.len())?;
+        self.crypto.extend(crypto);
+        self.dispatchers.push(dispatcher);
+        Ok(())
     }
 }
 

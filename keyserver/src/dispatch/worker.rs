@@ -12,7 +12,7 @@ use super::completion::CompletionRing;
 use super::dispatcher::{Dispatcher, Hands, Next};
 use super::job::{Job, Outcome};
 use crate::admin::metrics::Stage;
-use crate::placement::Placement;
+use crate::placement::Cell;
 use crate::state::{Heartbeat, ServerState};
 use crate::{clock, limits, os};
 
@@ -27,19 +27,20 @@ pub(crate) struct WorkerContext {
     pub(crate) completions: Arc<[Arc<CompletionRing>]>,
 }
 
-/// Starts the crypto threads of `placement`.
+/// Starts the crypto threads of a cell, numbered from `first` on.
 ///
 /// # Errors
 ///
 /// The system refused a thread.
 pub(crate) fn spawn_workers(
     context: &WorkerContext,
-    placement: &Placement,
+    cell: &Cell,
+    first: usize,
 ) -> std::io::Result<Vec<JoinHandle<()>>> {
-    let mut threads = Vec::with_capacity(placement.crypto_threads);
-    for index in 0..placement.crypto_threads {
+    let mut threads = Vec::with_capacity(cell.crypto_threads);
+    for in_cell in 0..cell.crypto_threads {
         let context = context.clone();
-        let cpu = placement.cpu_of_crypto_thread(index);
+        let (index, cpu) = (first + in_cell, cell.cpu_of_crypto_thread(in_cell));
         threads.push(
             std::thread::Builder::new()
                 .name(format!("crypto-{index}"))

@@ -65,6 +65,8 @@ pub(crate) struct ShardContext {
     pub(crate) index: usize,
     /// How many there are.
     pub(crate) io_threads: usize,
+    /// The CPU that it has for itself, if it has one.
+    pub(crate) cpu: Option<usize>,
     /// Keys, policy, metrics, health.
     pub(crate) state: Arc<ServerState>,
     /// To the crypto threads.

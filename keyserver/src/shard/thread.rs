@@ -128,7 +128,7 @@ pub(crate) fn spawn(
     let thread = std::thread::Builder::new()
         .name(format!("io-{}", context.index))
         .spawn(move || {
-            os::settle_io_thread();
+            os::settle_io_thread(context.cpu);
             match backend {
                 #[cfg(feature = "uring")]
                 Backend::Uring => run_uring(context, receiver, &report),
