@@ -7,6 +7,7 @@ pub(crate) struct Tag(u8);
 impl Tag {
     pub(crate) const INTEGER: Self = Self(0x02);
     pub(crate) const BIT_STRING: Self = Self(0x03);
+    pub(crate) const OBJECT: Self = Self(0x06);
     pub(crate) const SEQUENCE: Self = Self(0x30);
     pub(crate) const EXPLICIT_0: Self = Self(0xa0);
 }

@@ -126,7 +126,7 @@ impl fmt::Debug for KeyId {
 }
 
 /// The `SubjectPublicKeyInfo` of a certificate (RFC 5280, section 4.1).
-fn public_key_of(certificate: &[u8]) -> Option<&[u8]> {
+pub(crate) fn public_key_of(certificate: &[u8]) -> Option<&[u8]> {
     let (certificate, _) = der::value(certificate, Tag::SEQUENCE)?;
     let (mut fields, _) = der::value(certificate, Tag::SEQUENCE)?;
     if let Some((_, rest)) = der::value(fields, Tag::EXPLICIT_0) {
@@ -152,6 +152,43 @@ fn key_bits(spki: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// What kind of key a `SubjectPublicKeyInfo` holds, as far as TLS signs with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyType {
+    Rsa,
+    P256,
+    P384,
+    P521,
+    Ed25519,
+}
+
+impl KeyType {
+    /// By the object identifiers of RFC 8017 (appendix A.1), RFC 5480 (2.1.1) and RFC 8410 (3).
+    pub(crate) fn of(spki: &[u8]) -> Option<Self> {
+        const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+        const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+        const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+        const P384: &[u8] = &[0x2b, 0x81, 0x04, 0, 0x22];
+        const P521: &[u8] = &[0x2b, 0x81, 0x04, 0, 0x23];
+        const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
+
+        let (fields, _) = der::value(spki, Tag::SEQUENCE)?;
+        let (algorithm, _) = der::value(fields, Tag::SEQUENCE)?;
+        let (name, parameters) = der::value(algorithm, Tag::OBJECT)?;
+        match name {
+            RSA => Some(Self::Rsa),
+            ED25519 => Some(Self::Ed25519),
+            EC => match der::value(parameters, Tag::OBJECT)?.0 {
+                P256 => Some(Self::P256),
+                P384 => Some(Self::P384),
+                P521 => Some(Self::P521),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +210,21 @@ mod tests {
         let point = made.signing_key.der_bytes();
         let expected = digest(&SHA1_FOR_LEGACY_USE_ONLY, point);
         assert_eq!(by_pem.ski(), expected.as_ref());
+    }
+
+    #[test]
+    fn the_type_of_a_key_is_told() {
+        use rcgen::{KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+        let spki = |algorithm| {
+            let key = KeyPair::generate_for(algorithm).unwrap();
+            key.subject_public_key_info()
+        };
+        assert_eq!(
+            KeyType::of(&spki(&PKCS_ECDSA_P384_SHA384)),
+            Some(KeyType::P384)
+        );
+        assert_eq!(KeyType::of(&spki(&PKCS_ED25519)), Some(KeyType::Ed25519));
+        assert_eq!(KeyType::of(b"junk"), None);
     }
 
     #[test]

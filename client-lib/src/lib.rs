@@ -33,4 +33,4 @@ pub use keyless_protocol::{
 pub use observe::{Event, Observer};
 pub use operation::Operation;
 pub use pool::{Pool, PoolBuilder};
-pub use tls::TlsIdentity;
+pub use tls::{RemoteKey, TlsIdentity};

@@ -5,6 +5,8 @@
 //! | [`operations`] | every kind of operation, mixed and at once, is answered and verifies |
 //! | [`reload`] | SIGHUP under load fails nothing; a broken key file leaves the old state in force and is seen |
 //! | [`drain`] | SIGTERM under load delivers every reply in flight |
+//! | [`failover`] | with three servers, one killed, one hung and one drained, no signature fails |
+//! | [`https_edge`] | an HTTPS server whose key is elsewhere serves OpenSSL and curl, with the rights to sign TLS and no other |
 //! | [`churn`] | connections that are aborted, time out or are dropped leave no descriptor and no memory behind |
 //! | [`strangers`] | connections that never prove anything are bounded and do not keep clients from being served |
 //! | [`loadgen`] | a mixed load of the load generator is answered, and every answer verifies |
@@ -24,6 +26,8 @@ use keyserver_tests::{Fixture, KeyKind, KeyServer, ServerConfig};
 
 mod churn;
 mod drain;
+mod failover;
+mod https_edge;
 mod loadgen;
 mod operations;
 mod proc;

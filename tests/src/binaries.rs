@@ -31,6 +31,12 @@ pub fn pkcs11_module() -> PathBuf {
     library("keyserver-pkcs11", "libkeyserver_pkcs11.so")
 }
 
+/// The client library's example of an HTTPS server whose key is elsewhere.
+pub fn https_edge() -> PathBuf {
+    let target = ["--example", "https_edge"];
+    up_to_date("keyserver-client", "examples/https_edge", &target)
+}
+
 /// Runs a command under a seccomp filter that refuses `io_uring_setup`. It belongs to this package,
 /// so Cargo has built it together with the test.
 pub fn without_io_uring() -> PathBuf {
@@ -111,7 +117,8 @@ fn newest_source() -> SystemTime {
         "client-lib/protocol/src",
     ]
     .into_iter()
-    .chain(["keyserver/src", "loadgen/src", "Cargo.lock"])
+    .chain(["client-lib/examples", "keyserver/src", "loadgen/src"])
+    .chain(["Cargo.lock"])
     .map(|path| source_root().join(path))
     .collect();
     let mut newest = SystemTime::UNIX_EPOCH;
