@@ -19,6 +19,7 @@ const DOORS: &[(&str, &[&str])] = &[
         &[
             "keyserver/src/tls/",
             "client-lib/src/",
+            "client-lib/examples/",
             "client-lib/tests/",
             "keyserver/tests/",
             "loadgen/tests/",
