@@ -483,6 +483,27 @@ mod tests {
         assert_eq!(long.parse::<TokenUri>(), Err(UriError::TooLong));
     }
 
+    /// What the fuzz target `token_uri` keeps.
+    #[test]
+    fn every_file_of_the_corpus_is_answered() {
+        let folder = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/fuzz/corpus/token_uri"
+        );
+        let mut read = 0;
+        for file in std::fs::read_dir(folder).unwrap() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            match text.parse::<TokenUri>() {
+                Ok(uri) => {
+                    assert_eq!(uri.to_string().parse(), Ok(uri));
+                    read += 1;
+                }
+                Err(error) => assert!(!error.to_string().contains("1234"), "{error}"),
+            }
+        }
+        assert!(read >= 3, "{read}");
+    }
+
     fn some_uri() -> impl Strategy<Value = TokenUri> {
         let words = || proptest::option::of(".{0,12}");
         (

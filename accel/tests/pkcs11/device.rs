@@ -16,7 +16,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use pkcs11_shim::{Installed, SoftHsm};
 
 /// How long a test waits for something that should happen soon. Machines of continuous integration are slow.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Two tokens that hold the same P-256 key, `shop`, behind one module each.
 pub(crate) struct Device {

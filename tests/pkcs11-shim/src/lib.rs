@@ -9,6 +9,7 @@
 )]
 #![expect(non_snake_case, reason = "the names of the standard")]
 
+mod bare;
 mod control;
 mod faults;
 mod install;
@@ -27,6 +28,7 @@ use cryptoki_sys::{
     CKR_SESSION_COUNT, CKR_SESSION_HANDLE_INVALID, Pkcs11,
 };
 
+pub use bare::bare_loop;
 pub use control::Control;
 pub use install::{Installed, install};
 pub use softhsm::SoftHsm;
