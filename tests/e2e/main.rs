@@ -9,6 +9,7 @@
 //! | [`https_edge`] | an HTTPS server whose key is elsewhere serves OpenSSL and curl, with the rights to sign TLS and no other |
 //! | [`churn`] | connections that are aborted, time out or are dropped leave no descriptor and no memory behind |
 //! | [`strangers`] | connections that never prove anything are bounded and do not keep clients from being served |
+//! | [`latency`] | the clients add little to what server and loopback take |
 //! | [`loadgen`] | a mixed load of the load generator is answered, and every answer verifies |
 //! | [`tls_edge`] | `openssl s_client` and curl accept a TLS server whose key is in the key server |
 //! | [`tokens`] | keys in a token are served, reloaded and checked like others, and their PIN is seen nowhere |
@@ -28,6 +29,7 @@ mod churn;
 mod drain;
 mod failover;
 mod https_edge;
+mod latency;
 mod loadgen;
 mod operations;
 mod proc;
