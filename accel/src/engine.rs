@@ -19,7 +19,7 @@ use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::alarm::{AlarmQueue, Alarms, Check};
 use crate::backend::Backend;
@@ -27,6 +27,8 @@ use crate::calibrate::{CostTable, MAX_FILL};
 use crate::class::Class;
 use crate::error::{EngineError, JobError};
 use crate::job::{Job, Operation};
+use crate::key::Key;
+use crate::key_exchange::challenge;
 use crate::simd::Lanes;
 use crate::single::Single;
 use crate::verify::{Sampler, VerifyRate, result_is_correct};
@@ -215,6 +217,25 @@ impl Engine {
     #[must_use]
     pub fn take_alarms(&self) -> Alarms {
         self.alarms.take()
+    }
+
+    /// Lets a key in a token answer key exchanges: has it compute once what takes the place of the private
+    /// exponent. Nothing to do for other keys. Blocks for one operation of the token.
+    ///
+    /// # Errors
+    ///
+    /// The token did not do the bare RSA operation; key exchanges with this key will fail.
+    pub fn prepare_key_exchange(&self, key: &Key) -> Result<(), JobError> {
+        let (true, Some(length)) = (key.is_in_token(), key.modulus_len()) else {
+            return Ok(());
+        };
+        let challenge = challenge(key.spki_der(), length);
+        let mut opened = Zeroizing::new(Vec::new());
+        let mut job = Job::new(key, Operation::RsaPrivate, &challenge, &mut opened);
+        self.run(slice::from_mut(&mut job));
+        job.result?;
+        key.set_substitutes(&opened);
+        Ok(())
     }
 
     /// Runs every job, in place: fills its output, sets its result.

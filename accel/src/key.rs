@@ -336,6 +336,15 @@ impl Key {
         &self.spki
     }
 
+    /// Length of the modulus in bytes, called k in RFC 8017, for RSA keys.
+    #[must_use]
+    pub const fn modulus_len(&self) -> Option<usize> {
+        match self.key_type {
+            KeyType::Rsa { bits } => Some((bits as usize).div_ceil(8)),
+            _ => None,
+        }
+    }
+
     /// Whether this key can do the operation.
     #[must_use]
     pub const fn supports(&self, operation: Operation) -> bool {
@@ -382,8 +391,10 @@ impl Key {
         }
     }
 
-    /// Whether `input` may enter the bare private operation of this key, see [`Operation::RsaPrivate`].
-    pub(crate) fn accepts_raw_input(&self, input: &[u8]) -> bool {
+    /// Whether `input` may enter the bare private operation of this key, see [`Operation::RsaPrivate`]:
+    /// k bytes, and a number above 1 and below n - 1. That much everybody can see without the key.
+    #[must_use]
+    pub fn accepts_raw_input(&self, input: &[u8]) -> bool {
         match &self.material {
             Material::Rsa(_, parts) => parts.accepts_raw_input(input),
             Material::Ec(..) | Material::Ed25519(_) | Material::MlDsa(..) => false,
@@ -395,13 +406,19 @@ impl Key {
         }
     }
 
-    /// What stands in for badly padded premaster secrets, made at first use; RSA keys only.
+    /// What stands in for badly padded premaster secrets; RSA keys only. Made at first use from the private
+    /// exponent, or, for a key in a token, by [`crate::Engine::prepare_key_exchange`].
     pub(crate) fn substitutes(&self) -> Option<&Substitutes> {
-        let parts = self.rsa_parts()?;
-        Some(
-            self.substitutes
-                .get_or_init(|| Substitutes::new(&parts.d, parts.modulus_len())),
-        )
+        if let Some(parts) = self.rsa_parts() {
+            let make = || Substitutes::new(&parts.d, parts.modulus_len());
+            return Some(self.substitutes.get_or_init(make));
+        }
+        self.substitutes.get()
+    }
+
+    /// Keeps what a token's key has made of [`challenge`](crate::key_exchange::challenge).
+    pub(crate) fn set_substitutes(&self, opened: &[u8]) {
+        let _ = self.substitutes.set(Substitutes::new(opened, opened.len()));
     }
 
     /// The scalar of an elliptic-curve key, big endian, as long as the curve's order.

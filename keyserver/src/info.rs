@@ -17,7 +17,9 @@ pub(crate) fn server_info(state: &ServerState) -> Option<Vec<u8>> {
         capabilities: [
             "deadline",
             "extended-replies",
+            "decrypt-once",
             "retry-after",
+            "tls12-master",
             "tls12-sign",
             "tls13-sign",
             "tls13-transcript",

@@ -32,6 +32,7 @@ mod door;
 mod engine;
 mod framing;
 mod info;
+pub mod ledger;
 mod os;
 mod selftest;
 mod server;

@@ -113,6 +113,13 @@ impl Prover {
                 label: (*label).to_owned(),
                 reason: reason.to_string(),
             })?;
+            if let Err(error) = self.0.prepare_key_exchange(job.key) {
+                tracing::warn!(
+                    key = label,
+                    %error,
+                    "the token does not do the bare RSA operation (CKM_RSA_X_509): key exchanges with this key fail"
+                );
+            }
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::admin::AdminThreads;
 use crate::config::{self, Config};
 use crate::dispatch::scheduler::{Bounds, Times};
 use crate::dispatch::{CompletionRing, Dispatcher, WorkerContext, spawn_workers};
+use crate::ledger::{self, Ledger, LedgerError, Opened, Route};
 use crate::placement::{Cell, Placement};
 use crate::shard::{self, Backend, ShardContext, ShardHandle};
 use crate::shutdown::Draining;
@@ -30,6 +31,7 @@ pub struct Server {
     io_threads: Vec<JoinHandle<()>>,
     crypto_threads: Vec<JoinHandle<()>>,
     dispatchers: Vec<Arc<Dispatcher>>,
+    ledger: Option<JoinHandle<()>>,
 }
 
 /// Why the server did not start.
@@ -38,6 +40,8 @@ pub struct Server {
 pub enum StartError {
     /// Keys, certificates or policy cannot be used.
     Load(LoadError),
+    /// The ledger of ciphertexts cannot be used.
+    Ledger(LedgerError),
     /// The engine is not available on this machine.
     Engine(accel::EngineError),
     /// A socket or thread could not be had.
@@ -68,6 +72,8 @@ impl Server {
     pub fn start_on(config: Config, engine: accel::Engine) -> Result<Self, StartError> {
         let state = ServerState::load(config, Arc::new(engine)).map_err(StartError::Load)?;
         let config = Arc::clone(&state.snapshot.load().config);
+        let ledger = config.ledger.as_deref().map(ledger::open).transpose();
+        let ledger = ledger.map_err(StartError::Ledger)?;
         // The sockets before the threads: a port that is taken is the commonest reason to fail.
         let listener = acceptor::listen(config.listen.address, config.listen.backlog)
             .map_err(not_listening(config.listen.address))?;
@@ -85,7 +91,7 @@ impl Server {
             .metrics
             .set_build_info(backend.name(), state.engine().backend_name());
         let placement = Placement::detect(config.io.threads, config.accel.threads);
-        let threads = Threads::start(&state, backend, &placement, listener)
+        let threads = Threads::start(&state, backend, &placement, listener, ledger)
             .map_err(system("cannot start threads"))?;
         tracing::info!(
             %address,
@@ -106,6 +112,7 @@ impl Server {
             io_threads: threads.io,
             crypto_threads: threads.crypto,
             dispatchers: threads.dispatchers,
+            ledger: threads.ledger,
         })
     }
 
@@ -154,6 +161,10 @@ impl Server {
         for thread in self.io_threads {
             let _ = thread.join();
         }
+        // It ends when the last I/O thread has let go of it.
+        if let Some(ledger) = self.ledger {
+            let _ = ledger.join();
+        }
         for dispatcher in &self.dispatchers {
             dispatcher.stop();
         }
@@ -182,6 +193,7 @@ struct Threads {
     io: Vec<JoinHandle<()>>,
     crypto: Vec<JoinHandle<()>>,
     dispatchers: Vec<Arc<Dispatcher>>,
+    ledger: Option<JoinHandle<()>>,
 }
 
 impl Threads {
@@ -190,11 +202,15 @@ impl Threads {
         backend: Backend,
         placement: &Placement,
         listener: std::net::TcpListener,
+        ledger: Option<Opened>,
     ) -> io::Result<Self> {
         let completions: Arc<[_]> = (0..placement.io_threads())
             .map(|_| Arc::new(CompletionRing::new(limits::JOBS_PER_SHARD)))
             .collect();
-        let mut cells = Cells::default();
+        let mut cells = Cells {
+            ledger: ledger.as_ref().map(Opened::handle).unwrap_or_default(),
+            ..Cells::default()
+        };
         for cell in &placement.cells {
             cells.start(state, backend, cell, placement.spin, &completions)?;
         }
@@ -206,32 +222,22 @@ impl Threads {
             handles,
             io,
             crypto,
+            routes,
+            ledger: handle,
         } = cells;
+        // The I/O threads have their own by now; the ledger ends with the last of them.
+        drop(handle);
+        let ledger = ledger.map(|opened| opened.start(Arc::clone(state), routes));
         let draining = Draining::new();
         let accepting = acceptor::run(listener, handles, Arc::clone(state), draining.clone());
-        let watched = Arc::clone(state);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let control = std::thread::Builder::new()
-            .name("control".to_owned())
-            .spawn(move || {
-                let ended = runtime.block_on(async {
-                    tokio::select! {
-                        ended = accepting => ended,
-                        never = alarm::watch(&watched) => never,
-                    }
-                });
-                if let Err(error) = ended {
-                    tracing::error!(%error, "the acceptor ended");
-                }
-            })?;
+        let control = spawn_control(Arc::clone(state), accepting)?;
         Ok(Self {
             draining,
             control,
             io,
             crypto,
             dispatchers,
+            ledger: ledger.transpose()?,
         })
     }
 }
@@ -243,6 +249,9 @@ struct Cells {
     handles: Vec<ShardHandle>,
     io: Vec<JoinHandle<()>>,
     crypto: Vec<JoinHandle<()>>,
+    /// Where the ledger sends jobs on, by I/O thread.
+    routes: Vec<Route>,
+    ledger: Ledger,
 }
 
 impl Cells {
@@ -273,9 +282,14 @@ impl Cells {
                 cpu: cell.cpu_of_io_thread(in_cell),
                 state: Arc::clone(state),
                 dispatcher: Arc::clone(&dispatcher),
+                ledger: self.ledger.clone(),
                 completions: Arc::clone(ring),
                 load: Arc::new(AtomicUsize::new(0)),
             };
+            self.routes.push(Route {
+                dispatcher: Arc::clone(&dispatcher),
+                completions: Arc::clone(ring),
+            });
             let (handle, thread) = shard::spawn(backend, context)?;
             self.handles.push(handle);
             self.io.push(thread);
@@ -290,6 +304,29 @@ impl Cells {
         self.dispatchers.push(dispatcher);
         Ok(())
     }
+}
+
+/// The control thread: takes connections until the drain, and tells of alarms.
+fn spawn_control(
+    state: Arc<ServerState>,
+    accepting: impl Future<Output = io::Result<()>> + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || {
+            let ended = runtime.block_on(async {
+                tokio::select! {
+                    ended = accepting => ended,
+                    never = alarm::watch(&state) => never,
+                }
+            });
+            if let Err(error) = ended {
+                tracing::error!(%error, "the acceptor ended");
+            }
+        })
 }
 
 fn system(what: &str) -> impl Fn(io::Error) -> StartError {
@@ -319,6 +356,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Load(error) => error.fmt(f),
+            Self::Ledger(error) => error.fmt(f),
             Self::Engine(error) => error.fmt(f),
             Self::System { what, error } => write!(f, "{what}: {error}"),
         }
@@ -329,6 +367,7 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Load(error) => Some(error),
+            Self::Ledger(error) => Some(error),
             Self::Engine(error) => Some(error),
             Self::System { error, .. } => Some(error),
         }

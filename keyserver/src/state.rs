@@ -173,6 +173,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         ("listen", old.listen != new.listen),
         ("admin", old.admin != new.admin),
         ("metrics", old.metrics != new.metrics),
+        ("ledger", old.ledger != new.ledger),
         ("io", old.io != new.io),
         ("accel", old.accel != new.accel),
         ("limits", old.limits != new.limits),

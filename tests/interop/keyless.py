@@ -28,6 +28,8 @@ SERVER_INFO, KEY_LIST = 0x47, 0x48
 # Error codes.
 CRYPTO_FAILURE, KEY_NOT_FOUND, VERSION_MISMATCH = 1, 2, 4
 BAD_OPCODE, UNEXPECTED_OPCODE, FORMAT = 5, 6, 7
+DENIED = 0x21
+"""Only to clients that sent the item 0x32."""
 
 PATIENCE = 30.0
 """Seconds to wait for anything that should come at once."""
@@ -95,7 +97,8 @@ def parse_answer(header, body):
     assert payload != b"", "an empty payload is left out"
     payload = payload or b""
     if opcode[0] == ERROR:
-        assert len(payload) == 1 and 1 <= payload[0] <= 11, f"error payload {payload!r}"
+        known = (*range(1, 12), DENIED)
+        assert len(payload) == 1 and payload[0] in known, f"error payload {payload!r}"
     used = 8 + 4 + (3 + len(payload) if payload else 0)
     if used < 1024:
         assert items[PADDING] == bytes(max(0, 1024 - used - 3)), "the padding rule"

@@ -92,6 +92,10 @@ fn fixture(certificate: Certificate, keys: &[KeyKind]) -> Fixture {
         "decrypt-only",
         "one-key",
         "tls-edge",
+        "master",
+        "premaster",
+        "compatible",
+        "raw",
         "no-grant",
         "unknown",
     ] {
@@ -122,9 +126,14 @@ fn config() -> ServerConfig {
         ClientRule::new("sign-only", &["sign-digest"]),
         ClientRule::new("decrypt-only", &["decrypt-raw"]),
         ClientRule::new("tls-edge", &["tls13-sign", "tls12-sign"]),
+        ClientRule::new("master", &["tls12-master"]),
+        ClientRule::new("premaster", &["decrypt-premaster"]),
+        ClientRule::new("compatible", &["decrypt-compatible"]),
+        ClientRule::new("raw", &["decrypt-raw"]),
         no_grant,
         one_key,
     ]);
+    config.extra = "[ledger]\ndirectory = \"ledger\"\n".into();
     config
 }
 
@@ -223,6 +232,11 @@ macro_rules! suites {
             #[test]
             fn handshakes() {
                 run("handshakes", $variant, Certificate::Ecdsa, &KeyKind::ALL);
+            }
+
+            #[test]
+            fn key_exchange() {
+                run("key_exchange", $variant, Certificate::Ecdsa, &[KeyKind::Rsa2048]);
             }
 
             #[test]

@@ -21,6 +21,8 @@ ONE_KEY = "one-key"
 """May sign digests, with the key `p-256` only."""
 TLS_EDGE = "tls-edge"
 """May have TLS 1.2 and 1.3 handshakes signed, with every key."""
+# Each with one right to open ciphertexts.
+TO_MASTER, TO_PREMASTER, COMPATIBLE, RAW = "master", "premaster", "compatible", "raw"
 NO_GRANT = "no-grant"
 UNKNOWN = "unknown"
 """Has a good certificate; the configuration does not name it."""

@@ -34,7 +34,7 @@ mod unpad;
 use aws_lc_rs::tls_prf;
 use zeroize::{Zeroize, Zeroizing};
 
-pub(crate) use self::substitute::Substitutes;
+pub(crate) use self::substitute::{Substitutes, challenge};
 use self::unpad::{SECRET_LEN, conforms, select};
 use crate::error::JobError;
 use crate::key::Key;

@@ -12,6 +12,25 @@ use zeroize::Zeroizing;
 
 use super::unpad::SECRET_LEN;
 
+/// A number below a modulus of `modulus_len` bytes, of which only the holder of the key knows the e-th root.
+/// A token does not tell its private exponent; the root of this number is as secret, and always the same.
+/// It is no padded block of any kind, so no other operation ever gives it away.
+pub(crate) fn challenge(public_key: &[u8], modulus_len: usize) -> Vec<u8> {
+    let mut number = vec![0; modulus_len];
+    // The first byte stays zero, so that the number is below the modulus.
+    let rest = number.get_mut(1..).unwrap_or_default();
+    for (counter, chunk) in (0_u32..).zip(rest.chunks_mut(32)) {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(b"keyserver: root for implicit rejection");
+        context.update(&counter.to_be_bytes());
+        context.update(public_key);
+        for (out, byte) in chunk.iter_mut().zip(context.finish().as_ref()) {
+            *out = *byte;
+        }
+    }
+    number
+}
+
 /// Makes the substitutes of one key. Wiped on drop by AWS-LC.
 pub(crate) struct Substitutes(hmac::Key);
 

@@ -15,6 +15,7 @@
 //! | [`request`] | what a client sends |
 //! | [`reply`] | what a server sends |
 //! | [`scheme`] | the signature schemes of the operations that check what they sign |
+//! | [`key_exchange`] | what opens an RSA key exchange |
 //! | [`info`] | the JSON documents of the two self-description operations |
 //!
 //! A client's half of one exchange:
@@ -50,6 +51,7 @@ pub mod error;
 pub mod header;
 pub mod info;
 pub mod item;
+pub mod key_exchange;
 pub mod opcode;
 pub mod reply;
 pub mod request;

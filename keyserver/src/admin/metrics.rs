@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use accel::{Class, Engine};
@@ -55,6 +55,17 @@ struct Control {
     keys: Gauge,
     certificate_expiry: Gauge,
     build: Family<Labels, Gauge>,
+    ledger: Ledger,
+}
+
+/// What the ledger of ciphertexts has done.
+#[derive(Debug, Clone, Default)]
+struct Ledger {
+    decided: Counter,
+    writes: Counter,
+    seconds: Counter<f64, AtomicU64>,
+    failures: Counter,
+    replays: Counter,
 }
 
 impl Metrics {
@@ -150,6 +161,24 @@ impl Metrics {
             .handshake_failures
             .get_or_create(&vec![("reason", reason)])
             .inc();
+    }
+
+    /// The ledger made its decisions about `jobs` requests durable, in one write that took `time`.
+    pub fn ledger_write(&self, time: Duration, jobs: usize) {
+        let ledger = &self.control.ledger;
+        ledger.decided.inc_by(u64::try_from(jobs).unwrap_or(0));
+        ledger.writes.inc();
+        ledger.seconds.inc_by(time.as_secs_f64());
+    }
+
+    /// The ledger could not be read or written: a batch of requests was refused.
+    pub fn ledger_failure(&self) {
+        self.control.ledger.failures.inc();
+    }
+
+    /// A ciphertext was sent again that had been answered.
+    pub fn ledger_replay(&self) {
+        self.control.ledger.replays.inc();
     }
 
     /// Reads the figures of the queues from these from now on, once.
@@ -250,6 +279,7 @@ impl Control {
             keys: Gauge::default(),
             certificate_expiry: Gauge::default(),
             build: Family::default(),
+            ledger: Ledger::default(),
         }
     }
 
@@ -298,6 +328,37 @@ impl Control {
             "keyserver_tls_handshake_failures",
             "TLS handshakes that were not completed, by reason",
             self.handshake_failures.clone(),
+        );
+        self.ledger.register(registry);
+    }
+}
+
+impl Ledger {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "keyserver_ledger_decisions",
+            "Requests to open a ciphertext that the ledger decided about",
+            self.decided.clone(),
+        );
+        registry.register(
+            "keyserver_ledger_writes",
+            "Writes of the ledger to its disk; each makes many decisions durable",
+            self.writes.clone(),
+        );
+        registry.register(
+            "keyserver_ledger_write_seconds",
+            "Time spent on them",
+            self.seconds.clone(),
+        );
+        registry.register(
+            "keyserver_ledger_failures",
+            "Batches that were refused because the ledger could not be written",
+            self.failures.clone(),
+        );
+        registry.register(
+            "keyserver_ledger_replays",
+            "Ciphertexts that were sent again: above 0, look who replays recorded handshakes",
+            self.replays.clone(),
         );
     }
 }

@@ -17,7 +17,9 @@ use super::paths::{Kind, Paths};
 use super::problem::{ConfigError, Problem};
 use super::raw::{Problems, Section, Source, Value};
 use super::{clients, keys, tokens, units};
+use crate::config::Client;
 use crate::limits;
+use crate::policy::rights::Right;
 
 /// Bytes of one configuration file. The largest estate needs a few megabytes.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -150,6 +152,7 @@ fn document(root: &Section<'_>, path: &Path, paths: &Paths) -> Option<Config> {
     let pkcs11 = tokens::settings(&root.section("pkcs11"), paths);
     let keys = keys::read(&root.list("keys"), paths, &pkcs11);
     let clients = clients::read(&root.list("clients"));
+    let ledger = ledger(&root.section("ledger"), paths, &clients);
     root.finish();
     Some(Config {
         path: path.to_owned(),
@@ -157,6 +160,7 @@ fn document(root: &Section<'_>, path: &Path, paths: &Paths) -> Option<Config> {
         tls: tls?,
         admin,
         metrics,
+        ledger,
         io,
         accel,
         limits,
@@ -231,6 +235,20 @@ fn admin(section: &Section<'_>, paths: &Paths) -> Admin {
     };
     section.finish();
     admin
+}
+
+/// The directory of the ledger. Whoever may open ciphertexts needs one.
+fn ledger(section: &Section<'_>, paths: &Paths, clients: &[Client]) -> Option<PathBuf> {
+    let needed = (clients.iter().flat_map(|client| &client.grants))
+        .any(|grant| grant.allow.iter().any(Right::is_key_exchange));
+    let directory = if needed {
+        section.required("directory", "\"/var/lib/keyserver/ledger\"")
+    } else {
+        section.optional("directory")
+    };
+    let directory = directory.and_then(|value| paths.read(&value, Kind::NewDirectory));
+    section.finish();
+    directory
 }
 
 fn metrics(section: &Section<'_>) -> Metrics {

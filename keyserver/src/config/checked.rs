@@ -34,6 +34,9 @@ pub struct Config {
     pub admin: Admin,
     /// `[metrics]`
     pub metrics: Metrics,
+    /// `[ledger] directory`: where the answered ciphertexts are remembered. Always there when a grant
+    /// lets somebody open one.
+    pub ledger: Option<PathBuf>,
     /// `[io]`
     pub io: Io,
     /// `[accel]`

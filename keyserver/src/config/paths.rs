@@ -15,6 +15,8 @@ pub(super) enum Kind {
     Directory,
     /// A socket that the server makes, in a directory that exists.
     NewSocket,
+    /// A directory that the server makes if it is not there.
+    NewDirectory,
 }
 
 /// Resolves paths and remembers them, so that [`Self::missing`] can look for them all.
@@ -123,6 +125,10 @@ fn fault(path: &std::path::Path, kind: Kind) -> Option<(String, &'static str)> {
             "paths are relative to the directory of the main configuration file; \
              the server's user must be able to reach it",
         )),
-        (Kind::NewSocket, _) => None,
+        (Kind::NewDirectory, Ok(found)) if !found.is_dir() => Some((
+            format!("{shown} is not a directory"),
+            "name a directory of its own, or a path where there is nothing yet",
+        )),
+        (Kind::NewDirectory | Kind::NewSocket, _) => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use accel::{Class, JobError, Operation};
+use accel::{Class, JobError, KeyExchange, Operation};
 use zeroize::Zeroize;
 
 use super::scheduler::{Client, Overload};
@@ -23,6 +23,10 @@ pub(crate) enum Outcome {
     /// No slot that holds its key can be used.
     #[cfg(feature = "pkcs11")]
     Unavailable,
+    /// The ciphertext was answered before, and this is no honest retry.
+    Replayed,
+    /// The ledger of ciphertexts cannot be written, or there is none: nothing is opened.
+    NoLedger,
 }
 
 /// A job: who asked, what for, and room for the answer. Buffers keep their capacity from use to
@@ -41,6 +45,8 @@ pub(crate) struct Job {
     pub(crate) admitted: Option<Admitted>,
     /// What to do with the key.
     pub(crate) operation: Operation,
+    /// What becomes of an opened ciphertext.
+    pub(crate) exchange: Option<KeyExchange>,
     /// The queue it waits in.
     pub(crate) class: Class,
     /// On whose account.
@@ -77,6 +83,7 @@ impl Job {
             extended: false,
             admitted: None,
             operation: Operation::Ed25519Sign,
+            exchange: None,
             class: Class::Ed25519,
             client: Client {
                 number: 0,

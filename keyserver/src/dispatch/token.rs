@@ -60,6 +60,15 @@ fn check(job: &Job) -> Result<(), JobError> {
     accel::Job::new(key, job.operation, &job.input, &mut Vec::new()).validate()
 }
 
+/// A device opens a block; what the asker may see of it is decided here, as the engine does for keys in
+/// memory.
+fn answer_key_exchange(job: &mut Job) -> Result<(), JobError> {
+    let (Some(exchange), Some(admitted)) = (job.exchange, &job.admitted) else {
+        return Ok(());
+    };
+    exchange.answer(admitted.key(), &job.input, &mut job.output)
+}
+
 impl SlotJob {
     fn hand_back(&mut self, outcome: Outcome) {
         if let Some(mut job) = self.job.take() {
@@ -89,13 +98,11 @@ impl TokenJob for SlotJob {
 
     fn finish(mut self: Box<Self>, result: Result<&[u8], TokenFailure>) {
         let outcome = match result {
-            Ok(output) => {
-                if let Some(job) = &mut self.job {
-                    job.output.clear();
-                    job.output.extend_from_slice(output);
-                }
-                Outcome::Done
-            }
+            Ok(output) => self.job.as_deref_mut().map_or(Outcome::Done, |job| {
+                job.output.clear();
+                job.output.extend_from_slice(output);
+                answer_key_exchange(job).map_or_else(Outcome::Failed, |()| Outcome::Done)
+            }),
             Err(TokenFailure::Job(error)) => Outcome::Failed(error),
             Err(TokenFailure::Busy) => Outcome::Refused(Overload::Busy {
                 retry_after: limits::SLOT_RETRY_AFTER,

@@ -1,18 +1,21 @@
 //! The one place that maps the protocol's opcodes to the engine's operations.
 
-use accel::{Digest, Hash, Operation};
+use accel::{Digest, Hash, KeyExchange, Operation, Prf, Seed};
+use keyless_protocol::key_exchange::{MasterRequest, MasterSeed, PremasterRequest, PrfHash};
 use keyless_protocol::{ErrorCode, Opcode, SignatureScheme};
 
 use crate::handshake::CertificateVerify;
 use crate::handshake::certificate_verify::TranscriptHash;
 use crate::handshake::transcript::{TranscriptShape, message_hash_head};
-use crate::policy::{Admitted, Signs};
+use crate::policy::{Admitted, Right, Signs};
 
 /// What the engine has to do for an admitted request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Task<'p> {
     /// What to do with the key.
     pub(crate) operation: Operation,
+    /// What becomes of an opened ciphertext.
+    pub(crate) exchange: Option<KeyExchange>,
     /// What goes in.
     pub(crate) input: Input<'p>,
 }
@@ -48,12 +51,20 @@ impl AsRef<[u8]> for Input<'_> {
 pub(crate) fn translate<'p>(admitted: &Admitted, payload: &'p [u8]) -> Result<Task<'p>, ErrorCode> {
     let task = match admitted.signs() {
         Some(signs) => signing(signs, payload).ok_or(ErrorCode::CryptoFailure)?,
+        None if admitted.right().is_key_exchange() => {
+            opening(admitted.right(), payload).ok_or(ErrorCode::CryptoFailure)?
+        }
         None => Task {
             operation: operation(admitted.opcode()).ok_or(ErrorCode::BadOpcode)?,
+            exchange: None,
             input: Input::Payload(payload),
         },
     };
     if !admitted.key().supports(task.operation) {
+        return Err(ErrorCode::CryptoFailure);
+    }
+    // What anybody can see is wrong is never recorded as opened.
+    if task.exchange.is_some() && !admitted.key().accepts_raw_input(task.input.as_ref()) {
         return Err(ErrorCode::CryptoFailure);
     }
     if hash(task.operation).is_some_and(|hash| task.input.as_ref().len() != hash.len()) {
@@ -77,7 +88,55 @@ fn signing(signs: Signs, payload: &[u8]) -> Option<Task<'_>> {
         (None, Some(string)) => Input::Message(string),
         (None, None) => Input::Payload(payload),
     };
-    Some(Task { operation, input })
+    Some(Task {
+        operation,
+        exchange: None,
+        input,
+    })
+}
+
+/// How to open a key exchange under a right.
+fn opening(right: Right, payload: &[u8]) -> Option<Task<'_>> {
+    let (exchange, ciphertext) = match right {
+        Right::DecryptCompatible => (KeyExchange::Compatible, payload),
+        Right::DecryptPremaster => {
+            let request = PremasterRequest::decode(payload).ok()?;
+            let client_version = request.client_version;
+            (
+                KeyExchange::Premaster { client_version },
+                request.ciphertext,
+            )
+        }
+        Right::Tls12Master => {
+            let request = MasterRequest::decode(payload).ok()?;
+            (master(&request)?, request.ciphertext)
+        }
+        _ => return None,
+    };
+    Some(Task {
+        operation: Operation::RsaPrivate,
+        exchange: Some(exchange),
+        input: Input::Payload(ciphertext),
+    })
+}
+
+fn master(request: &MasterRequest<'_>) -> Option<KeyExchange> {
+    Some(KeyExchange::Master {
+        client_version: request.client_version,
+        prf: match request.prf {
+            PrfHash::Sha256 => Prf::Sha256,
+            PrfHash::Sha384 => Prf::Sha384,
+        },
+        seed: match (request.seed, request.prf) {
+            (MasterSeed::Randoms(randoms), _) => Seed::Randoms(*randoms),
+            (MasterSeed::SessionHash(hash), PrfHash::Sha256) => {
+                Seed::SessionHash256(hash.try_into().ok()?)
+            }
+            (MasterSeed::SessionHash(hash), PrfHash::Sha384) => {
+                Seed::SessionHash384(hash.try_into().ok()?)
+            }
+        },
+    })
 }
 
 /// The hash value of a handshake. Only one with a retry, which few handshakes have, is copied.

@@ -97,6 +97,7 @@ fn run_batch(
         let Job {
             admitted,
             operation,
+            exchange,
             input,
             output,
             outcome,
@@ -117,7 +118,7 @@ fn run_batch(
         work.push(accel::Job {
             key: admitted.key(),
             operation: *operation,
-            exchange: None,
+            exchange: *exchange,
             input,
             output,
             result: Ok(()),

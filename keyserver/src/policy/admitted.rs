@@ -178,6 +178,19 @@ pub fn admit(
         (None, None) => None,
     };
     let position = found.as_ref().map_or(NO_KEY, |(index, _)| index.0);
+    let right = match request.opcode {
+        Opcode::RsaDecrypt => {
+            let key = found.as_ref().map(|(_, key)| &***key);
+            let raw = client.is_some_and(|client| {
+                let policy = &snapshot.policy;
+                // Both are looked up, so that neither answer is quicker.
+                policy.allows(client, position, Right::DecryptRaw, None)
+                    & !policy.allows(client, position, Right::DecryptCompatible, None)
+            });
+            right_to_decrypt(request, key, raw)
+        }
+        _ => right,
+    };
     let read = claim.as_ref().ok().and_then(Option::as_ref);
     let allowed =
         client.is_some_and(|client| snapshot.policy.allows(client, position, right, read));
@@ -207,6 +220,20 @@ pub fn admit(
         right,
         signs,
     })
+}
+
+/// Which right the stock operation is used under. A client of ours that sends a version in front of the
+/// ciphertext wants a premaster secret; all others get a block, with its true padding only if nothing less is
+/// granted.
+fn right_to_decrypt(request: &Request<'_>, key: Option<&Key>, only_raw: bool) -> Right {
+    let with_version = key.and_then(Key::modulus_len).map(|length| length + 2);
+    if request.extended && Some(request.payload.len()) == with_version {
+        Right::DecryptPremaster
+    } else if only_raw {
+        Right::DecryptRaw
+    } else {
+        Right::DecryptCompatible
+    }
 }
 
 /// Holds what is to be signed against the key.

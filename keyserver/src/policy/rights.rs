@@ -81,7 +81,13 @@ impl Right {
     pub const fn is_served(self) -> bool {
         matches!(
             self,
-            Self::Tls13Sign | Self::Tls12Sign | Self::SignDigest | Self::DecryptRaw
+            Self::Tls13Sign
+                | Self::Tls12Sign
+                | Self::Tls12Master
+                | Self::SignDigest
+                | Self::DecryptPremaster
+                | Self::DecryptCompatible
+                | Self::DecryptRaw
         )
     }
 
@@ -95,12 +101,29 @@ impl Right {
             Self::SignDigest => {
                 !matches!(key, KeyType::MlDsa44 | KeyType::MlDsa65 | KeyType::MlDsa87)
             }
-            Self::DecryptRaw => matches!(key, KeyType::Rsa { .. }),
+            Self::Tls12Master
+            | Self::DecryptPremaster
+            | Self::DecryptCompatible
+            | Self::DecryptRaw => matches!(key, KeyType::Rsa { .. }),
             _ => false,
         }
     }
 
-    /// The right that a key operation needs. `None`: this version does not serve the opcode.
+    /// Whether the answer is that of a key exchange: it goes through the ledger of ciphertexts.
+    #[must_use]
+    pub const fn is_key_exchange(self) -> bool {
+        matches!(
+            self,
+            Self::Tls12Master
+                | Self::Tls12MasterProof
+                | Self::DecryptPremaster
+                | Self::DecryptCompatible
+        )
+    }
+
+    /// The right that a key operation needs, the least if several will do. `None`: this version does not
+    /// serve the opcode. Which of the rights to decrypt [`Opcode::RsaDecrypt`] needs depends on what is sent
+    /// as well; see [`super::admit`].
     #[must_use]
     pub const fn required_by(opcode: Opcode) -> Option<Self> {
         match opcode {
@@ -120,7 +143,9 @@ impl Right {
             | Opcode::RsaPssSignSha256
             | Opcode::RsaPssSignSha384
             | Opcode::RsaPssSignSha512 => Some(Self::SignDigest),
-            Opcode::RsaDecrypt | Opcode::RsaDecryptRaw => Some(Self::DecryptRaw),
+            Opcode::Tls12Master => Some(Self::Tls12Master),
+            Opcode::RsaDecrypt => Some(Self::DecryptCompatible),
+            Opcode::RsaDecryptRaw => Some(Self::DecryptRaw),
             Opcode::SignTls13 => Some(Self::Tls13Sign),
             Opcode::SignTls12 => Some(Self::Tls12Sign),
             _ => None,
@@ -202,7 +227,9 @@ mod tests {
     fn every_opcode_of_the_table_needs_the_right_that_is_documented() {
         for opcode in Opcode::ALL {
             let expected = match opcode.as_byte() {
-                0x01 | 0x08 => Some(Right::DecryptRaw),
+                0x01 => Some(Right::DecryptCompatible),
+                0x08 => Some(Right::DecryptRaw),
+                0x42 => Some(Right::Tls12Master),
                 0x02..=0x07 | 0x12..=0x18 | 0x35..=0x37 => Some(Right::SignDigest),
                 0x40 => Some(Right::Tls13Sign),
                 0x41 => Some(Right::Tls12Sign),

@@ -39,6 +39,7 @@ use crate::admin::metrics::Metrics;
 use crate::config;
 use crate::dispatch::{CompletionRing, Dispatcher, Job, JobPool};
 use crate::door::Ticket;
+use crate::ledger::Ledger;
 use crate::snapshot::Snapshot;
 use crate::state::ServerState;
 use crate::tls::session::TlsSession;
@@ -71,6 +72,8 @@ pub(crate) struct ShardContext {
     pub(crate) state: Arc<ServerState>,
     /// To the crypto threads.
     pub(crate) dispatcher: Arc<Dispatcher>,
+    /// What opens a ciphertext goes there first.
+    pub(crate) ledger: Ledger,
     /// From them.
     pub(crate) completions: Arc<CompletionRing>,
     /// Connections handed to this thread and not ended yet, for the acceptor's choice.

@@ -155,12 +155,21 @@ impl<S: Stream> Shard<S> {
         job.class = admitted.key().class();
         job.client = client_of(&admitted);
         job.operation = task.operation;
+        job.exchange = task.exchange;
         job.input.extend_from_slice(task.input.as_ref());
         job.admitted = Some(admitted);
         job.admitted_at = now;
         job.deadline = now + patience;
         connection.job_started();
         self.metrics().inflight(1);
+        if job.exchange.is_some() {
+            // What opens a ciphertext is recorded first; the ledger sends it on by itself.
+            if let Err(job) = self.context.ledger.submit(job) {
+                self.conclude(&job);
+                self.pool.borrow_mut().release(job);
+            }
+            return;
+        }
         // A job for a token goes its own way: the class queues are for keys of this process.
         #[cfg(feature = "pkcs11")]
         let Some(job) = submit_to_slot(job, &self.context.completions) else {
@@ -209,6 +218,14 @@ impl<S: Stream> Shard<S> {
             Outcome::Refused(Overload::Busy { retry_after }) => {
                 self.metrics().rejected("overload");
                 (busy(id, retry_after, job.extended), "busy")
+            }
+            Outcome::Replayed => {
+                self.metrics().rejected("replay");
+                (failure(id, ErrorCode::Denied, job.extended), "refused")
+            }
+            Outcome::NoLedger => {
+                self.metrics().rejected("no-ledger");
+                (failure(id, ErrorCode::Internal, job.extended), "internal")
             }
         };
         self.reply_to(job, &reply, result);
