@@ -10,6 +10,7 @@
 //! | [`churn`] | connections that are aborted, time out or are dropped leave no descriptor and no memory behind |
 //! | [`strangers`] | connections that never prove anything are bounded and do not keep clients from being served |
 //! | [`latency`] | the clients add little to what server and loopback take |
+//! | [`ledger`] | a ciphertext that was answered is answered to nobody else, also after SIGKILL; tokens open key exchanges as files do |
 //! | [`loadgen`] | a mixed load of the load generator is answered, and every answer verifies |
 //! | [`tls_edge`] | `openssl s_client` and curl accept a TLS server whose key is in the key server |
 //! | [`tokens`] | keys in a token are served, reloaded and checked like others, and their PIN is seen nowhere |
@@ -30,6 +31,7 @@ mod drain;
 mod failover;
 mod https_edge;
 mod latency;
+mod ledger;
 mod loadgen;
 mod operations;
 mod proc;

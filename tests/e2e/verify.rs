@@ -31,7 +31,8 @@ pub(crate) async fn all_operations(client: &Client) -> Vec<Operation> {
     operations
 }
 
-fn operations_of(entry: &KeyEntry) -> Vec<Operation> {
+/// The key of an entry, whose identifier must be that of its public key.
+pub(crate) fn key_of(entry: &KeyEntry) -> Key {
     let key = Key {
         id: KeyId::try_from(entry).unwrap(),
         spki: STANDARD.decode(&entry.spki).unwrap(),
@@ -42,6 +43,11 @@ fn operations_of(entry: &KeyEntry) -> Vec<Operation> {
         "{}",
         entry.label
     );
+    key
+}
+
+fn operations_of(entry: &KeyEntry) -> Vec<Operation> {
+    let key = key_of(entry);
     let algorithms: &[Algorithm] = match entry.key_type.as_str() {
         "rsa-2048" | "rsa-3072" | "rsa-4096" => &[
             Algorithm::RsaPkcs1Sha256,
@@ -120,7 +126,7 @@ impl Key {
             .unwrap_or_else(|_| panic!("{algorithm:?} with key {} does not verify", self.id));
     }
 
-    fn encrypt(&self, message: &[u8]) -> Vec<u8> {
+    pub(crate) fn encrypt(&self, message: &[u8]) -> Vec<u8> {
         let key = PublicEncryptingKey::from_der(&self.spki).unwrap();
         let key = Pkcs1PublicEncryptingKey::new(key).unwrap();
         let mut ciphertext = vec![0; key.ciphertext_size()];

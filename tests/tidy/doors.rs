@@ -36,6 +36,8 @@ const DOORS: &[(&str, &[&str])] = &[
             "tests/pkcs11-shim/",
         ],
     ),
+    // The store of the ledger.
+    ("fjall", &["keyserver/src/ledger/"]),
     // Latency histograms.
     ("hdrhistogram", &["loadgen/"]),
 ];
