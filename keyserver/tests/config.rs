@@ -178,6 +178,11 @@ fn values_that_mean_nothing_say_what_would() {
          fix: give one name of the certificate in full; wildcards are not expanded"
     );
     assert_eq!(
+        error_with("name   = \"edge-1\"", "name   = \"edge-1\"\nweight = 0"),
+        "keyserver.toml:19: `clients.weight` = 0 is out of bounds\n  \
+         19 | weight = 0\n  fix: give a whole number from 1 to 1000"
+    );
+    assert_eq!(
         error_with("[admin]", "[limits]\nhandshake_deadline = 2\n[admin]"),
         "keyserver.toml:10: `limits.handshake_deadline` is a number\n  \
          10 | handshake_deadline = 2\n  fix: give a time with a unit, like \"500ms\" or \"10s\""
