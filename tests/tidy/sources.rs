@@ -12,6 +12,9 @@ use crate::tree::{self, File};
 /// The fuzz targets are a workspace of their own, because libFuzzer wants its own compiler flags.
 const FUZZ_MANIFEST: &str = "tests/fuzz/Cargo.toml";
 
+/// The example on BoringSSL too, because BoringSSL is built from source.
+const BORING_MANIFEST: &str = "client-lib/examples/boring_edge/Cargo.toml";
+
 /// The source files of a workspace's targets, relative to the root of the tree.
 fn target_files(metadata: &Value) -> Vec<String> {
     let root = tree::root();
@@ -130,6 +133,7 @@ fn without_corpus(targets: &[String], corpora: &Path) -> Vec<String> {
 fn every_source_file_belongs_to_a_target() {
     let mut targets = target_files(&tree::metadata("Cargo.toml"));
     targets.extend(target_files(&tree::metadata(FUZZ_MANIFEST)));
+    targets.extend(target_files(&tree::metadata(BORING_MANIFEST)));
     tree::assert_none(&orphans(&tree::files(), &targets));
 }
 
