@@ -74,7 +74,7 @@ async fn established_clients_are_served_beside_a_crowd_of_strangers(backend: &st
 }
 
 /// A client hello that announces 508 bytes, one of them every 50 ms, again and again.
-async fn drip(address: SocketAddr) {
+async fn drip(address: SocketAddr) -> ! {
     loop {
         let Ok(mut stream) = TcpStream::connect(address).await else {
             continue;
