@@ -7,6 +7,7 @@
 //! | [`drain`] | SIGTERM under load delivers every reply in flight |
 //! | [`failover`] | with three servers, one killed, one hung and one drained, no signature fails |
 //! | [`https_edge`] | an HTTPS server whose key is elsewhere serves OpenSSL and curl, with the rights to sign TLS and no other |
+//! | [`hung_slot`] | a slot that hangs is answered for in time, and touches neither files nor another slot |
 //! | [`churn`] | connections that are aborted, time out or are dropped leave no descriptor and no memory behind |
 //! | [`strangers`] | connections that never prove anything are bounded and do not keep clients from being served |
 //! | [`latency`] | the clients add little to what server and loopback take |
@@ -30,6 +31,7 @@ mod churn;
 mod drain;
 mod failover;
 mod https_edge;
+mod hung_slot;
 mod latency;
 mod ledger;
 mod loadgen;

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use pkcs11_shim::Installed;
 use tempfile::TempDir;
 
 use crate::keys::KeyKind;
@@ -60,6 +61,17 @@ impl SoftHsm {
     /// The value of `SOFTHSM2_CONF` for processes that load the module.
     pub fn configuration(&self) -> PathBuf {
         self.directory.path().join("softhsm2.conf")
+    }
+
+    /// A module that stands before a copy of this one and fails on demand. A process can hold several,
+    /// which know nothing of each other. It brings the configuration along: no wrapper is needed.
+    pub fn faulty(&self, name: &str) -> Installed {
+        let copy = self.directory.path().join(format!("{name}-softhsm.so"));
+        fs::copy(&self.module, &copy).expect("a copy of the module");
+        let configuration = self.configuration();
+        let configuration = configuration.to_str().expect("a path in UTF-8");
+        let environment = [("SOFTHSM2_CONF", configuration)];
+        pkcs11_shim::install(self.directory.path(), name, &copy, &environment)
     }
 
     /// A file with [`PIN`].

@@ -205,8 +205,11 @@ fn readiness(state: &ServerState) -> Answer {
     // One slot that is down is no reason to send everybody elsewhere: its keys are refused, the
     // others are served. Which it is stands in the answer either way.
     let slots: String = (state.tokens.slots().iter())
-        .filter(|slot| !slot.is_up())
-        .map(|slot| format!("{} is {}\n", slot.name(), slot.state))
+        .filter(|slot| !slot.is_up() || slot.stuck_threads > 0)
+        .map(|slot| {
+            let stuck = slot.stuck_threads;
+            format!("{} is {}, {stuck} threads stuck\n", slot.name(), slot.state)
+        })
         .collect();
     if state.snapshot.load().can_serve() {
         Answer::text("200 OK", format!("ready\n{slots}"))

@@ -27,7 +27,6 @@ fn a_greedy_client_does_not_slow_light_ones() {
             if threads <= 4 {
                 let plain = first_come(&times, threads, &sources, MS * 600);
                 let plain = plain.percentile(0.99, light);
-                show(format_args!("   first come, first served: {plain:?}"));
                 assert!(plain > 3 * p99, "{threads} threads: {plain:?}");
             }
         }
