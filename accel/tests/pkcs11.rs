@@ -11,8 +11,6 @@ mod device;
 mod failures;
 #[path = "pkcs11/hangs.rs"]
 mod hangs;
-#[path = "pkcs11/key_exchange.rs"]
-mod key_exchange;
 #[path = "pkcs11/limits.rs"]
 mod limits;
 #[path = "pkcs11/loading.rs"]

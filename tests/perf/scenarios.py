@@ -160,9 +160,9 @@ def lone_ping(machine):
 
 # ---- overload --------------------------------------------------------------------------------
 
-#: The target of a class on one crypto thread, as docs/performance.md publishes it: the time of what
-#: may wait in it. In milliseconds.
-TARGET_MS = {"p256": 8, "rsa2048": 17}
+#: What a request of an unloaded server takes at most, 99 times in 100: its own work, and that of
+#: a full batch of each class before it. By class, in milliseconds.
+UNLOADED_TARGET_MS = {"p256": 5, "rsa2048": 10}
 
 
 def overload(machine, mix, seconds=60):
@@ -187,7 +187,7 @@ def overload(machine, mix, seconds=60):
         )
         yield Row(
             f"{name}: p99 of what was admitted", admitted.quantile_ms(0.99), "ms",
-            at_most=2 * TARGET_MS[mix],
+            at_most=2 * UNLOADED_TARGET_MS[mix],
             note=f"from admission to reply; the client, with all its waiting, saw p50 "
             f"{result.percentile_ms('p50'):.1f} ms, p99 {result.percentile_ms('p99'):.1f} ms",
         )
