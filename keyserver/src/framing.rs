@@ -64,6 +64,13 @@ impl FrameBuffer {
         }
     }
 
+    /// Gives the memory back when there is nothing in it.
+    pub(crate) fn shrink(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+        }
+    }
+
     /// Whether a frame, or the refusal of one, could be taken now.
     pub(crate) fn has_work(&self) -> bool {
         self.front() != Front::Incomplete

@@ -67,7 +67,7 @@ async fn descriptors_and_memory_after_ten_thousand_connections(backend: &str) {
 
 /// Starts the server with an allocator that gives read buffers straight back to the kernel when
 /// they are freed. Otherwise it keeps them, and what is resident says little about what is used.
-fn exact_memory() -> [PathBuf; 2] {
+pub(crate) fn exact_memory() -> [PathBuf; 2] {
     ["/usr/bin/env".into(), "MALLOC_MMAP_THRESHOLD_=16384".into()]
 }
 

@@ -9,6 +9,7 @@
 //! | [`https_edge`] | an HTTPS server whose key is elsewhere serves OpenSSL and curl, with the rights to sign TLS and no other |
 //! | [`hung_slot`] | a slot that hangs is answered for in time, and touches neither files nor another slot |
 //! | [`churn`] | connections that are aborted, time out or are dropped leave no descriptor and no memory behind |
+//! | [`idle`] | a connection that was busy gives its buffers back when it has nothing to say |
 //! | [`strangers`] | connections that never prove anything are bounded and do not keep clients from being served |
 //! | [`latency`] | the clients add little to what server and loopback take |
 //! | [`ledger`] | a ciphertext that was answered is answered to nobody else, also after SIGKILL; tokens open key exchanges as files do |
@@ -32,6 +33,7 @@ mod drain;
 mod failover;
 mod https_edge;
 mod hung_slot;
+mod idle;
 mod latency;
 mod ledger;
 mod loadgen;

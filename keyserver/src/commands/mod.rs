@@ -19,6 +19,7 @@ mod exercise;
 mod hsm;
 #[cfg(feature = "trial")]
 mod init;
+mod notify;
 pub mod output;
 mod run;
 mod speed;

@@ -13,6 +13,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
+use super::notify::Notifier;
 use crate::config::Config;
 use crate::state::ServerState;
 use crate::{Server, StartError};
@@ -40,8 +41,9 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     let status = format!("Serving on {}", server.local_addr());
-    notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
-    runtime.block_on(until_end(server, signals));
+    let notifier = Arc::new(Notifier::start());
+    notifier.tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    runtime.block_on(until_end(server, signals, &notifier));
     // After a second signal the drain still waits in its thread; the process does not.
     runtime.shutdown_background();
     tracing::info!("stopped");
@@ -77,7 +79,7 @@ enum Event {
     Watch,
 }
 
-async fn until_end(server: Server, mut signals: Signals) {
+async fn until_end(server: Server, mut signals: Signals, notifier: &Arc<Notifier>) {
     let state = Arc::clone(server.state());
     let interval = sd_notify::watchdog_enabled().map_or(WATCH_INTERVAL, |limit| limit / 3);
     let mut watch = tokio::time::interval(interval.max(Duration::from_millis(10)));
@@ -90,15 +92,17 @@ async fn until_end(server: Server, mut signals: Signals) {
         };
         match event {
             Event::Stop => break,
-            Event::Watch => report_health(&state),
+            Event::Watch => report_health(&state, notifier),
             Event::Reload => {
                 // On a thread of its own: the watchdog must go on while keys are tested.
-                let state = Arc::clone(&state);
-                drop(tokio::task::spawn_blocking(move || reload(&state)));
+                let (state, notifier) = (Arc::clone(&state), Arc::clone(notifier));
+                drop(tokio::task::spawn_blocking(move || {
+                    reload(&state, &notifier);
+                }));
             }
         }
     }
-    notify(&[NotifyState::Stopping, NotifyState::Status("Draining")]);
+    notifier.tell(&[NotifyState::Stopping, NotifyState::Status("Draining")]);
     tracing::info!("draining; a second signal cuts the connections");
     server.drain();
     let mut ended = tokio::task::spawn_blocking(move || server.join());
@@ -115,37 +119,31 @@ async fn until_end(server: Server, mut signals: Signals) {
                 // The process ends, and with it every connection: nothing is left to save.
                 return;
             }
-            _ = watch.tick() => report_health(&state),
+            _ = watch.tick() => report_health(&state, notifier),
         }
     }
 }
 
-fn reload(state: &ServerState) {
+fn reload(state: &ServerState, notifier: &Notifier) {
     // systemd wants to know when the reload began, by the monotonic clock.
     let reloading = NotifyState::monotonic_usec_now();
     if let Ok(now) = reloading {
-        notify(&[NotifyState::Reloading, now]);
+        notifier.tell(&[NotifyState::Reloading, now]);
     }
     // Success and failure are both logged and counted where they happen.
     let status = match state.reload() {
         Ok(report) => format!("Serving {} keys", report.keys),
         Err(_) => "Serving; the last reload failed, see the log".to_owned(),
     };
-    notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    notifier.tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
 /// Tells systemd that all is well, or the log that it is not; systemd then restarts the server.
-fn report_health(state: &ServerState) {
+fn report_health(state: &ServerState, notifier: &Notifier) {
     let stuck = state.health.stuck();
     if stuck.is_empty() {
-        notify(&[NotifyState::Watchdog]);
+        notifier.tell(&[NotifyState::Watchdog]);
     } else {
         tracing::error!(loops = stuck.join(", "), "I/O loops do not turn");
-    }
-}
-
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "systemd was not told");
     }
 }

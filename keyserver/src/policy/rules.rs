@@ -273,6 +273,16 @@ impl<'a> KeyLookup<'a> {
         }
     }
 
+    /// Whether any key fits; stops at the first, since most globs fit many of very many keys.
+    fn fits_any(&self, pattern: &KeyPattern) -> bool {
+        match pattern {
+            KeyPattern::Label(glob) if glob.contains(['*', '?']) => {
+                self.keys.iter().any(|key| glob_fits(glob, key.label))
+            }
+            _ => !self.matching(pattern).is_empty(),
+        }
+    }
+
     fn matching(&self, pattern: &KeyPattern) -> Vec<u32> {
         match pattern {
             KeyPattern::Ski(ski) => self.by_ski.get(ski).cloned().unwrap_or_default(),
@@ -344,7 +354,7 @@ fn warnings_about(
     let mut warnings = Vec::new();
     for pattern in &grant.keys {
         // Without any key there is a warning of its own.
-        if !lookup.keys.is_empty() && lookup.matching(pattern).is_empty() {
+        if !lookup.keys.is_empty() && !lookup.fits_any(pattern) {
             warnings.push(format!(
                 "{place}: client \"{name}\": no loaded key fits {pattern}; check the label (the file name without .key) or the SKI"
             ));

@@ -23,6 +23,7 @@ use std::pin::pin;
 use std::time::Instant;
 
 use keyless_protocol::{ErrorCode, Reply};
+use zeroize::Zeroize;
 
 use super::Shard;
 use super::signal::Signal;
@@ -60,6 +61,8 @@ pub(crate) struct Connection<S> {
     handshake_open: Cell<bool>,
     frames: RefCell<FrameBuffer>,
     outbox: RefCell<Vec<u8>>,
+    /// Sweeps since the last byte came.
+    quiet_sweeps: Cell<u8>,
     in_flight: Cell<usize>,
     /// Requests refused for overload since the last read.
     refused: Cell<u32>,
@@ -99,6 +102,7 @@ impl<S: Stream> Connection<S> {
             handshake_open: Cell::new(true),
             frames: RefCell::default(),
             outbox: RefCell::default(),
+            quiet_sweeps: Cell::new(0),
             in_flight: Cell::new(0),
             refused: Cell::new(0),
             phase: Cell::new(Phase::Handshaking),
@@ -116,11 +120,13 @@ impl<S: Stream> Connection<S> {
 
     /// Serves the connection until both directions are closed.
     pub(crate) async fn serve(&self, shard: &Shard<S>) {
-        tokio::join!(self.read_half(shard), self.write_half());
+        tokio::join!(self.read_half(shard), self.write_half(shard));
     }
 
     async fn read_half(&self, shard: &Shard<S>) {
-        let mut buffer = Vec::with_capacity(limits::READ_BYTES);
+        // The buffer of short reads is the connection's own.
+        let mut short = Vec::with_capacity(limits::SHORT_READ_BYTES);
+        let mut last = 0;
         // Of the handshake.
         let mut reads = 0;
         loop {
@@ -133,8 +139,14 @@ impl<S: Stream> Connection<S> {
             if self.input_ended.get() {
                 self.finish();
             }
-            let (result, returned) = self.stream.read(buffer).await;
-            buffer = returned;
+            let long = last >= limits::SHORT_READ_BYTES;
+            let buffer = if long {
+                shard.buffers().take()
+            } else {
+                std::mem::take(&mut short)
+            };
+            let (result, buffer) = self.stream.read(buffer).await;
+            last = *result.as_ref().unwrap_or(&0);
             match result {
                 Ok(0) => break,
                 Ok(_) if self.phase.get() == Phase::Handshaking => {
@@ -151,6 +163,11 @@ impl<S: Stream> Connection<S> {
                     self.phase.set(Phase::Dead);
                     break;
                 }
+            }
+            if long {
+                shard.buffers().give_back(buffer);
+            } else {
+                short = buffer;
             }
         }
         if self.phase.get() == Phase::Handshaking {
@@ -200,10 +217,10 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    async fn write_half(&self) {
-        let mut buffer = Vec::new();
+    async fn write_half(&self, shard: &Shard<S>) {
         loop {
             self.to_write.wait().await;
+            let mut buffer = shard.buffers().take();
             while self.phase.get() != Phase::Dead && self.seal(&mut buffer) {
                 self.write_deadline
                     .set(Some(clock::now() + limits::WRITE_STALL));
@@ -222,7 +239,9 @@ impl<S: Stream> Connection<S> {
                     self.say_goodbye(buffer).await;
                     break;
                 }
-                Phase::Handshaking | Phase::Open | Phase::Finishing => {}
+                Phase::Handshaking | Phase::Open | Phase::Finishing => {
+                    shard.buffers().give_back(buffer);
+                }
             }
         }
     }
@@ -234,6 +253,8 @@ impl<S: Stream> Connection<S> {
         if !outbox.is_empty() {
             let sealed = tls.seal(&outbox);
             debug_assert!(sealed.is_ok(), "sealing into memory fails never");
+            // Replies may hold what was decrypted.
+            outbox.as_mut_slice().zeroize();
             outbox.clear();
         }
         let flushed = tls.flush(buffer);
@@ -252,6 +273,7 @@ impl<S: Stream> Connection<S> {
 
     /// Feeds what a read brought into TLS and, when that ends the handshake, finds out who it is.
     fn ingest(&self, shard: &Shard<S>, bytes: &[u8]) {
+        self.quiet_sweeps.set(0);
         if !matches!(self.phase.get(), Phase::Handshaking | Phase::Open) {
             return;
         }
@@ -412,8 +434,25 @@ impl<S: Stream> Connection<S> {
         self.leave_at.set(Some(at));
     }
 
+    /// Gives back what buffers have grown to when nothing came for a while.
+    fn shrink_if_quiet(&self) {
+        let sweeps = self.quiet_sweeps.get();
+        if sweeps > limits::QUIET_SWEEPS {
+            return;
+        }
+        self.quiet_sweeps.set(sweeps + 1);
+        if sweeps == limits::QUIET_SWEEPS {
+            self.frames.borrow_mut().shrink();
+            let mut outbox = self.outbox.borrow_mut();
+            if outbox.is_empty() {
+                *outbox = Vec::new();
+            }
+        }
+    }
+
     /// Acts on deadlines that have passed.
     pub(crate) fn sweep(&self, shard: &Shard<S>, now: Instant) {
+        self.shrink_if_quiet();
         if self.leave_at.get().is_some_and(|at| at <= now) {
             self.leave_at.set(None);
             self.finish();

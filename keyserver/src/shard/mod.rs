@@ -5,6 +5,7 @@
 //! threads are the command channel (from the control thread), the class queues (to the crypto
 //! threads) and the completion ring (from them).
 
+mod buffers;
 mod conn;
 mod epoll;
 mod handshakes;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use self::buffers::Buffers;
 use self::conn::Connection;
 use self::handshakes::Handshakes;
 use self::pace::Pace;
@@ -88,6 +90,7 @@ pub(crate) struct Shard<S> {
     pool: RefCell<JobPool>,
     /// Jobs of this turn, queued together under one lock.
     gathered: RefCell<Vec<Box<Job>>>,
+    buffers: Buffers,
     refusals: RefusalLog,
     pace: Pace,
     handshakes: Handshakes,
@@ -106,6 +109,7 @@ impl<S: Stream> Shard<S> {
             limits,
             connections: RefCell::default(),
             gathered: RefCell::default(),
+            buffers: Buffers::default(),
             refusals: RefusalLog::default(),
             pace: Pace::default(),
             handshakes: Handshakes::new(handshakes),
@@ -245,6 +249,10 @@ impl<S: Stream> Shard<S> {
 
     fn metrics(&self) -> &Metrics {
         &self.context.state.metrics
+    }
+
+    fn buffers(&self) -> &Buffers {
+        &self.buffers
     }
 
     fn handshakes(&self) -> &Handshakes {
