@@ -1,10 +1,11 @@
 //! Server information (0x47): what this server is and can do, for any authenticated client.
 
-use keyless_protocol::info::{InfoLimits, STATE_DRAINING, STATE_SERVING, ServerInfo};
+use keyless_protocol::info::{InfoLimits, STATE_DRAINING, STATE_SEALED, STATE_SERVING, ServerInfo};
 use keyless_protocol::{MAX_BODY, Opcode};
 
 use crate::policy::Right;
 use crate::state::ServerState;
+use crate::stops::Subject;
 
 /// The document, or nothing if it does not fit a frame, which its fixed size excludes.
 pub(crate) fn server_info(state: &ServerState) -> Option<Vec<u8>> {
@@ -34,6 +35,8 @@ pub(crate) fn server_info(state: &ServerState) -> Option<Vec<u8>> {
         },
         state: if draining {
             STATE_DRAINING
+        } else if state.stops.current().stops(&Subject::All) {
+            STATE_SEALED
         } else {
             STATE_SERVING
         }

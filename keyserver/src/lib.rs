@@ -23,6 +23,7 @@ pub mod placement;
 pub mod policy;
 pub mod snapshot;
 pub mod state;
+pub mod stops;
 pub mod tls;
 pub mod tokens;
 

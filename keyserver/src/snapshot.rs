@@ -13,6 +13,7 @@ use crate::clock;
 use crate::config::{Config, ConfigError, KeyLocation, KeySource};
 use crate::policy::Policy;
 use crate::policy::rules::KeyName;
+use crate::stops::StateError;
 use crate::tls::ServerConfig;
 use crate::tls::certs::{self, CertificateError};
 #[cfg(feature = "pkcs11")]
@@ -54,6 +55,8 @@ pub enum LoadError {
     Key(KeyFileError),
     /// The server's certificate, its key, or the client CA cannot be used.
     Certificate(CertificateError),
+    /// The stops of the state directory cannot be read.
+    State(StateError),
     /// The engine cannot be used on this machine.
     Engine(EngineError),
     /// A key in a token cannot be used.
@@ -287,6 +290,7 @@ impl fmt::Display for LoadError {
                 "key \"{label}\": no slot that holds it can be used now; look at the device and the way \
                  to it, or set `required = false` to serve the other keys meanwhile"
             ),
+            Self::State(error) => error.fmt(f),
             Self::SelfTest { label, reason } => write!(
                 f,
                 "key \"{label}\": a signature made with it for a test is not right ({reason}); \

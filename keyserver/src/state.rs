@@ -12,6 +12,7 @@ use crate::admin::metrics::Metrics;
 use crate::config::{Config, Pkcs11};
 use crate::selftest::Prover;
 use crate::snapshot::{LoadError, Snapshot};
+use crate::stops::Switchboard;
 use crate::tokens::Tokens;
 use crate::{clock, limits};
 
@@ -30,6 +31,8 @@ pub struct ServerState {
     pub health: Health,
     /// The tokens that hold some of the keys.
     pub tokens: Tokens,
+    /// What an operator has stopped.
+    pub stops: Switchboard,
     engine: Arc<Engine>,
     prover: Prover,
     started: SystemTime,
@@ -63,6 +66,7 @@ impl ServerState {
     /// [`LoadError`] when something cannot be used; the server must not start then.
     pub fn load(config: Config, engine: Arc<Engine>) -> Result<Arc<Self>, LoadError> {
         let prover = Prover::new(&config.accel).map_err(LoadError::Engine)?;
+        let stops = Switchboard::open(config.admin.state.as_deref()).map_err(LoadError::State)?;
         let tokens = Tokens::new(&config.pkcs11);
         let snapshot = Snapshot::load(config, &tokens, None)?;
         prover.prove(&snapshot, None)?;
@@ -75,6 +79,7 @@ impl ServerState {
             metrics,
             health: Health::default(),
             tokens,
+            stops,
             engine,
             prover,
             started: clock::wall(),

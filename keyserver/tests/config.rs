@@ -150,7 +150,7 @@ fn a_misspelt_key_is_named_with_the_one_that_was_meant() {
     assert_eq!(
         error_with("socket =", "path ="),
         "keyserver.toml:10: unknown key `path` in [admin]\n  10 | path = \"run/admin.sock\"\n  \
-         fix: remove it; known here: socket"
+         fix: remove it; known here: socket, state"
     );
 }
 

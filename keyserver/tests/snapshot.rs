@@ -113,7 +113,7 @@ fn a_request_is_admitted_with_its_key_or_refused_in_one_way() {
             granted,
             Some(ski),
             Opcode::RsaDecrypt,
-            RefusalReason::NoRight(Right::DecryptRaw),
+            RefusalReason::NoRight(Right::DecryptCompatible),
         ),
         (
             granted,

@@ -14,6 +14,7 @@
 //! | [`latency`] | the clients add little to what server and loopback take |
 //! | [`ledger`] | a ciphertext that was answered is answered to nobody else, also after SIGKILL; tokens open key exchanges as files do |
 //! | [`loadgen`] | a mixed load of the load generator is answered, and every answer verifies |
+//! | [`stopping`] | a key that was disabled signs no more, under load and after SIGKILL; others lose nothing |
 //! | [`tls_edge`] | `openssl s_client` and curl accept a TLS server whose key is in the key server |
 //! | [`tokens`] | keys in a token are served, reloaded and checked like others, and their PIN is seen nowhere |
 //! | [`uring_rules`] | the faults of tokio-uring that the server works around stay worked around |
@@ -40,6 +41,7 @@ mod loadgen;
 mod operations;
 mod proc;
 mod reload;
+mod stopping;
 mod strangers;
 mod tls_edge;
 mod tokens;

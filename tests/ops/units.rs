@@ -166,6 +166,9 @@ fn example() -> (Fixture, PathBuf) {
     fixture.write("pki/client-ca.pem", fixture.pki.certificate());
     let text =
         std::fs::read_to_string(systemd_folder().join("keyserver.toml")).expect("the example");
+    // The one path in it that is not relative and must exist: StateDirectory= makes it.
+    let state = fixture.path("state");
+    let text = text.replace("/var/lib/keyserver", state.to_str().expect("plain text"));
     let path = fixture.write("keyserver.toml", text);
     (fixture, path)
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! keyserver.toml   pki/ca.pem           pki/server.pem   pki/server-key.pem
-//! keys/NAME.key    pki/CLIENT.pem       pki/CLIENT-key.pem
+//! keys/NAME.key    pki/CLIENT.pem       pki/CLIENT-key.pem      run/    state/
 //! ```
 
 use std::fmt::Write as _;
@@ -54,7 +54,7 @@ impl Fixture {
             directory: directory.expect("a temporary directory"),
             pki,
         };
-        for name in ["pki", "keys", "run"] {
+        for name in ["pki", "keys", "run", "state"] {
             let path = fixture.path(name);
             fs::DirBuilder::new()
                 .mode(0o700)
@@ -179,6 +179,7 @@ client_ca = "pki/ca.pem"
 
 [admin]
 socket = "run/admin.sock"
+state = "state"
 
 [metrics]
 address = "{metrics}"

@@ -18,6 +18,9 @@ pub const STATE_SERVING: &str = "serving";
 /// The value of [`ServerInfo::state`] while the server finishes what it has and takes nothing new.
 pub const STATE_DRAINING: &str = "draining";
 
+/// The value of [`ServerInfo::state`] while an operator has stopped the use of all keys.
+pub const STATE_SEALED: &str = "sealed";
+
 /// What a server is and can do. The request has no payload.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ServerInfo {
@@ -33,7 +36,7 @@ pub struct ServerInfo {
     pub opcodes: Vec<u8>,
     /// What a client should keep to.
     pub limits: InfoLimits,
-    /// [`STATE_SERVING`] or [`STATE_DRAINING`].
+    /// [`STATE_SERVING`], [`STATE_DRAINING`] or [`STATE_SEALED`].
     pub state: String,
 }
 

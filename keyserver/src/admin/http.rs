@@ -14,6 +14,7 @@ use super::accept::AcceptThread;
 use super::status::Status;
 use crate::clock;
 use crate::state::ServerState;
+use crate::stops::Subject;
 
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -197,6 +198,9 @@ fn readiness(state: &ServerState) -> Answer {
     }
     if !state.health.is_ready() {
         return Answer::text("503 Service Unavailable", "starting\n");
+    }
+    if state.stops.current().stops(&Subject::All) {
+        return Answer::text("503 Service Unavailable", "sealed\n");
     }
     let alive = liveness(state);
     if alive.status != "200 OK" {

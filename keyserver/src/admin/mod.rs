@@ -19,6 +19,7 @@ mod shards;
 mod slots;
 pub mod socket;
 pub mod status;
+pub mod stopping;
 
 /// The listeners that the configuration asks for, each with its thread.
 #[derive(Debug)]

@@ -5,6 +5,8 @@
 //! <- {"v":1,"status":{"state":"serving", ...}}
 //! -> {"v":1,"command":"reload"}
 //! <- {"v":1,"reload":{"generation":2,"keys":7,"added":1, ...}}
+//! -> {"v":1,"command":{"stop":{"target":{"key":"shop"},"stop":true,"reason":"..."}}}
+//! <- {"v":1,"stopped":{"changed":true}}
 //! <- {"v":1,"error":{"message":"..."}}
 //! ```
 //!
@@ -14,6 +16,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::status::Status;
+use super::stopping::StopRequest;
 use crate::state::ReloadReport;
 
 /// The version of this protocol.
@@ -32,13 +35,15 @@ pub struct ControlRequest {
 }
 
 /// What the server can be asked to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Command {
     /// Say how it is.
     Status,
     /// Read the configuration, keys and certificates again. The answer comes when it is done.
     Reload,
+    /// Stop a key, a client or everything, or let it go on. The answer comes when it is on disk.
+    Stop(StopRequest),
 }
 
 /// What is answered: exactly one of the optional members is there.
@@ -52,9 +57,19 @@ pub struct ControlReply {
     /// Answer to [`Command::Reload`] that took effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reload: Option<ReloadReport>,
+    /// Answer to [`Command::Stop`] that took effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<StopReport>,
     /// The command was not carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ControlError>,
+}
+
+/// What a [`Command::Stop`] changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopReport {
+    /// False: it was so already.
+    pub changed: bool,
 }
 
 /// Why a command was not carried out.
@@ -80,6 +95,7 @@ impl ControlReply {
         v: VERSION,
         status: None,
         reload: None,
+        stopped: None,
         error: None,
     };
 
@@ -97,6 +113,15 @@ impl ControlReply {
     pub fn reload(report: ReloadReport) -> Self {
         Self {
             reload: Some(report),
+            ..Self::EMPTY
+        }
+    }
+
+    /// A stop, or its end, that is on disk.
+    #[must_use]
+    pub fn stopped(changed: bool) -> Self {
+        Self {
+            stopped: Some(StopReport { changed }),
             ..Self::EMPTY
         }
     }

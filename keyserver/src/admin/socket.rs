@@ -18,6 +18,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::accept::AcceptThread;
 use super::protocol::{Command, ControlReply, ControlRequest, REQUEST_BYTES_MAX, VERSION};
 use super::status::Status;
+use super::stopping;
 use crate::state::ServerState;
 
 /// Commands of its owner and group; the owner is the server's user.
@@ -149,7 +150,7 @@ fn serve(stream: &UnixStream, group: u32, state: &ServerState) -> io::Result<()>
             return Ok(());
         }
         match parse(&line) {
-            Ok(command) => send(stream, &execute(command, &peer, state))?,
+            Ok(command) => send(stream, &execute(&command, &peer, state))?,
             Err(message) => return send(stream, &ControlReply::error(message)),
         }
     }
@@ -174,7 +175,7 @@ fn parse(line: &[u8]) -> Result<Command, String> {
         .map_err(|error| format!("this server does not know the command: {error}"))
 }
 
-fn execute(command: Command, peer: &UnixCredentials, state: &ServerState) -> ControlReply {
+fn execute(command: &Command, peer: &UnixCredentials, state: &ServerState) -> ControlReply {
     match command {
         Command::Status => ControlReply::status(Status::of(state)),
         Command::Reload => {
@@ -188,6 +189,7 @@ fn execute(command: Command, peer: &UnixCredentials, state: &ServerState) -> Con
                 Err(error) => ControlReply::error(error.to_string()),
             }
         }
+        Command::Stop(request) => stopping::execute(request, peer, state),
     }
 }
 

@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::process;
+use super::stopping::{self, StopEntry};
 use crate::clock;
 use crate::state::ServerState;
+use crate::stops::Subject;
 use crate::tokens::SlotReport;
 
 /// What the server is doing. Fields are added, never renamed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// `starting`, `serving` or `draining`.
+    /// `starting`, `serving`, `sealed` or `draining`.
     pub state: String,
     /// Version of the server.
     pub version: String,
@@ -62,6 +65,9 @@ pub struct Status {
     pub open_fds: Option<i64>,
     /// I/O loops that do not turn; empty when all is well.
     pub stuck: Vec<String>,
+    /// What an operator has stopped.
+    #[serde(default)]
+    pub stops: Vec<StopEntry>,
     /// What the operator should know about the configuration in force.
     pub warnings: Vec<String>,
 }
@@ -77,6 +83,8 @@ impl Status {
         let [io, engine] = server.health.backends();
         let state = if server.health.is_draining() {
             "draining"
+        } else if server.stops.current().stops(&Subject::All) {
+            "sealed"
         } else if server.health.is_ready() {
             "serving"
         } else {
@@ -110,6 +118,7 @@ impl Status {
             resident_bytes: process::resident_bytes(),
             open_fds: process::open_descriptors(),
             stuck: server.health.stuck(),
+            stops: stopping::entries(&server.stops.current(), &snapshot),
             warnings: snapshot.warnings(),
         }
     }
@@ -189,10 +198,34 @@ impl fmt::Display for Status {
         for name in &self.stuck {
             writeln!(f, "STUCK        {name}")?;
         }
+        self.stops
+            .iter()
+            .try_for_each(|entry| show_stop(f, entry))?;
         self.warnings
             .iter()
             .try_for_each(|warning| writeln!(f, "warning      {warning}"))
     }
+}
+
+/// The line of one thing that is stopped.
+fn show_stop(f: &mut fmt::Formatter<'_>, entry: &StopEntry) -> fmt::Result {
+    let stop = &entry.stop;
+    let what = match (entry.kind.as_str(), &entry.label) {
+        ("all", _) => "everything".to_owned(),
+        (kind, Some(label)) => format!("{kind} {} ({label})", entry.name),
+        (kind, None) => format!("{kind} {}", entry.name),
+    };
+    let ago = UNIX_EPOCH
+        .checked_add(Duration::from_secs(stop.since))
+        .and_then(|since| clock::wall().duration_since(since).ok())
+        .unwrap_or_default();
+    writeln!(
+        f,
+        "STOPPED      {what}, for {} by uid {}: {}",
+        period(ago.as_secs()),
+        stop.uid,
+        stop.reason
+    )
 }
 
 /// The path as seen from anywhere; as it was given if the working directory is gone.

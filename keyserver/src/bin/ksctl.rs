@@ -1,4 +1,4 @@
-//! `ksctl`: asks a running server how it is, and to load its configuration again.
+//! `ksctl`: asks a running server how it is, to load its configuration again, and to stop.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand};
 use keyserver::admin::protocol::{Command as Ask, ControlReply, ControlRequest};
 use keyserver::admin::status::Status;
+use keyserver::admin::stopping::{StopRequest, Target};
 use keyserver::commands::{docs, output};
 use keyserver::state::ReloadReport;
 
@@ -49,6 +50,22 @@ enum Command {
     },
     /// Succeed if the server takes requests
     Ready,
+    /// Stop the use of a key, or let it go on
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Stop a client's use of keys, or let it go on
+    #[command(subcommand)]
+    Clients(ClientsCommand),
+    /// Stop every use of every key
+    Seal {
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Let a sealed server go on
+    Unseal {
+        #[command(flatten)]
+        why: Why,
+    },
     /// Print shell completions
     Completions {
         /// The shell they are for
@@ -59,6 +76,49 @@ enum Command {
         /// Directory for ksctl.1, ksctl-status.1 and so on
         directory: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Stop the use of a key: no signature leaves from then on, also after a restart
+    Disable {
+        /// Its label or SKI
+        key: String,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Let it be used again
+    Enable {
+        /// Its label or SKI
+        key: String,
+        #[command(flatten)]
+        why: Why,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ClientsCommand {
+    /// Stop a client's use of all keys
+    Block {
+        /// Its name in the configuration
+        client: String,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Let it use keys again
+    Unblock {
+        /// Its name in the configuration
+        client: String,
+        #[command(flatten)]
+        why: Why,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Why {
+    /// One line for the server's log
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
 }
 
 /// Why the answer is not "done".
@@ -148,6 +208,20 @@ fn execute(cli: &Cli) -> Result<(), Failure> {
             output::print(&describe(&report));
             Ok(())
         }
+        Command::Keys(KeysCommand::Disable { key, why }) => {
+            change(&cli.socket, Target::Key(key.clone()), true, why)
+        }
+        Command::Keys(KeysCommand::Enable { key, why }) => {
+            change(&cli.socket, Target::Key(key.clone()), false, why)
+        }
+        Command::Clients(ClientsCommand::Block { client, why }) => {
+            change(&cli.socket, Target::Client(client.clone()), true, why)
+        }
+        Command::Clients(ClientsCommand::Unblock { client, why }) => {
+            change(&cli.socket, Target::Client(client.clone()), false, why)
+        }
+        Command::Seal { why } => change(&cli.socket, Target::All, true, why),
+        Command::Unseal { why } => change(&cli.socket, Target::All, false, why),
         Command::Completions { shell } => {
             output::print(&docs::completions(*shell, &mut Cli::command()));
             Ok(())
@@ -155,6 +229,25 @@ fn execute(cli: &Cli) -> Result<(), Failure> {
         Command::Man { directory } => docs::man(&Cli::command(), directory.as_deref())
             .map_err(|failure| Failure::refused(failure.to_string())),
     }
+}
+
+/// Stops something or lets it go on; done is done when it is on the server's disk.
+fn change(socket: &Path, target: Target, stop: bool, why: &Why) -> Result<(), Failure> {
+    let request = StopRequest {
+        target,
+        stop,
+        reason: why.reason.clone(),
+    };
+    let report = ask(socket, Ask::Stop(request))?
+        .stopped
+        .ok_or_else(|| Failure::refused("the server gave no report"))?;
+    output::line(match (stop, report.changed) {
+        (true, true) => "stopped",
+        (true, false) => "it was stopped already, and is",
+        (false, true) => "it goes on",
+        (false, false) => "it was not stopped",
+    });
+    Ok(())
 }
 
 fn status(socket: &Path) -> Result<Status, Failure> {

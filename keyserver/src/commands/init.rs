@@ -33,6 +33,7 @@ pub(crate) fn init(arguments: &Arguments) -> Result<(), Failure> {
         .collect();
     trial::private_directory(&directory.join("pki"))?;
     trial::private_directory(&directory.join("keys"))?;
+    trial::private_directory(&directory.join("state"))?;
     trial::write_pki(&pki, &names)?;
     trial::public_file(&config, TEMPLATE)?;
     output::print(&next_steps(directory, &config, &pki));

@@ -230,8 +230,10 @@ fn tls(section: &Section<'_>, paths: &Paths) -> Option<Tls> {
 
 fn admin(section: &Section<'_>, paths: &Paths) -> Admin {
     let socket = section.optional("socket");
+    let state = section.optional("state");
     let admin = Admin {
         socket: socket.and_then(|value| paths.read(&value, Kind::NewSocket)),
+        state: state.and_then(|value| paths.read(&value, Kind::State)),
     };
     section.finish();
     admin

@@ -91,6 +91,8 @@ pub enum TlsVersion {
 pub struct Admin {
     /// UNIX socket path; none: no control socket.
     pub socket: Option<PathBuf>,
+    /// Directory of what must survive a restart; none: nothing does.
+    pub state: Option<PathBuf>,
 }
 
 /// The HTTP listener of `/metrics`, `/livez`, `/readyz` and `/state`.

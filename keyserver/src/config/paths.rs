@@ -17,6 +17,8 @@ pub(super) enum Kind {
     NewSocket,
     /// A directory that the server makes if it is not there.
     NewDirectory,
+    /// A directory that exists, for what the server writes.
+    State,
 }
 
 /// Resolves paths and remembers them, so that [`Self::missing`] can look for them all.
@@ -119,7 +121,14 @@ fn fault(path: &std::path::Path, kind: Kind) -> Option<(String, &'static str)> {
             format!("{shown} is not a directory"),
             "use `file = ...` for a single key",
         )),
-        (Kind::File | Kind::Directory, Ok(_)) => None,
+        (Kind::State, Ok(found)) if !found.is_dir() => {
+            Some((format!("{shown} is not a directory"), "name a directory"))
+        }
+        (Kind::State, Err(error)) => Some((
+            format!("{shown} cannot be opened: {error}"),
+            "make the directory, owned by the server's user (StateDirectory= of the unit does)",
+        )),
+        (Kind::File | Kind::Directory | Kind::State, Ok(_)) => None,
         (Kind::File | Kind::Directory, Err(error)) => Some((
             format!("{shown} cannot be opened: {error}"),
             "paths are relative to the directory of the main configuration file; \

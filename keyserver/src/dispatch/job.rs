@@ -8,6 +8,7 @@ use zeroize::Zeroize;
 use super::scheduler::{Client, Overload};
 use crate::policy::Admitted;
 use crate::shard::ConnectionId;
+use crate::stops::Stopped;
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub(crate) enum Outcome {
     Replayed,
     /// The ledger of ciphertexts cannot be written, or there is none: nothing is opened.
     NoLedger,
+    /// An operator stopped its key, its client or the server while it waited.
+    Stopped(Stopped),
 }
 
 /// A job: who asked, what for, and room for the answer. Buffers keep their capacity from use to

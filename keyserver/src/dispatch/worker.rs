@@ -93,6 +93,7 @@ fn run_batch(
     let taken_at = clock::now();
     let mut work = SmallVec::<[accel::Job<'_>; limits::BATCH_MAX]>::new();
     let mut outcomes = SmallVec::<[&mut Outcome; limits::BATCH_MAX]>::new();
+    let stops = context.state.stops.current();
     for job in batch.iter_mut() {
         let Job {
             admitted,
@@ -115,6 +116,10 @@ fn run_batch(
             *outcome = Outcome::TooLate;
             continue;
         };
+        if let Some(stopped) = stops.forbid(admitted) {
+            *outcome = Outcome::Stopped(stopped);
+            continue;
+        }
         work.push(accel::Job {
             key: admitted.key(),
             operation: *operation,
@@ -125,6 +130,7 @@ fn run_batch(
         });
         outcomes.push(outcome);
     }
+    drop(stops);
     if work.is_empty() {
         return;
     }

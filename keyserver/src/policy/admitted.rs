@@ -10,6 +10,7 @@ use super::rights::Right;
 use super::rules::ClientId;
 use crate::handshake::{Claim, Fault, Statement, TranscriptShape};
 use crate::snapshot::Snapshot;
+use crate::stops::Stopped;
 
 /// Proof that policy allowed one key operation. Only [`admit`] makes it.
 ///
@@ -104,6 +105,8 @@ pub enum RefusalReason {
     NoRight(Right),
     /// What is to be signed is not what a TLS server signs, or not with this key.
     NotTls(Fault),
+    /// An operator has stopped it.
+    Stopped(Stopped),
 }
 
 impl RefusalReason {
@@ -117,10 +120,12 @@ impl RefusalReason {
             Self::UnknownKey => "unknown-key",
             Self::NoRight(_) => "acl",
             Self::NotTls(_) => "not-tls",
+            Self::Stopped(_) => "stopped",
         }
     }
 
-    const fn refusal(self) -> Refusal {
+    /// The refusal for this reason.
+    pub(crate) const fn refusal(self) -> Refusal {
         let code = match self {
             Self::NotServed => ErrorCode::BadOpcode,
             Self::UnknownClient
@@ -128,6 +133,7 @@ impl RefusalReason {
             | Self::UnknownKey
             | Self::NoRight(_)
             | Self::NotTls(_) => ErrorCode::Denied,
+            Self::Stopped(stopped) => stopped.code(),
         };
         Refusal { code, reason: self }
     }
@@ -144,6 +150,7 @@ impl fmt::Display for RefusalReason {
                 write!(f, "no grant in force gives {right} on this key for this")
             }
             Self::NotTls(fault) => fault.fmt(f),
+            Self::Stopped(stopped) => stopped.fmt(f),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::dispatch::scheduler::Overload;
 use crate::dispatch::submit_to_slot;
 use crate::dispatch::{Job, Outcome, client_of, translate};
 use crate::info;
-use crate::policy::{self, Admitted, Refusal};
+use crate::policy::{self, Admitted, Refusal, RefusalReason};
 use crate::snapshot::Snapshot;
 use crate::tokens::Tokens;
 
@@ -83,7 +83,13 @@ impl<S: Stream> Shard<S> {
         now: Instant,
     ) {
         match policy::admit(snapshot, connection.client(), request) {
-            Ok(admitted) => self.gather(connection, request, admitted, now),
+            Ok(admitted) => match self.context.state.stops.current().forbid(&admitted) {
+                None => self.gather(connection, request, admitted, now),
+                Some(stopped) => {
+                    let refusal = RefusalReason::Stopped(stopped).refusal();
+                    self.refuse(connection, snapshot, request, refusal, now);
+                }
+            },
             Err(refusal) => self.refuse(connection, snapshot, request, refusal, now),
         }
     }
@@ -202,7 +208,17 @@ impl<S: Stream> Shard<S> {
     /// Answers a job whose outcome is known.
     fn conclude(&self, job: &Job) {
         let id = job.request_id;
-        let (reply, result) = match job.outcome {
+        // The last look before the result leaves: it may have been stopped while it was computed.
+        let stopped = match (job.outcome, &job.admitted) {
+            (Outcome::Done, Some(admitted)) => self.context.state.stops.current().forbid(admitted),
+            _ => None,
+        };
+        let outcome = stopped.map_or(job.outcome, Outcome::Stopped);
+        let (reply, result) = match outcome {
+            Outcome::Stopped(stopped) => {
+                self.metrics().rejected("stopped");
+                (failure(id, stopped.code(), job.extended), "refused")
+            }
             Outcome::Done => (Reply::success(id, &job.output), "ok"),
             Outcome::Failed(error) => (failure(id, code_of(error), job.extended), result_of(error)),
             #[cfg(feature = "pkcs11")]

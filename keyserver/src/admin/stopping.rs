@@ -1,0 +1,207 @@
+//! The commands that stop and resume, and the record of who gave them.
+
+use keyless_protocol::info::{ski_from_hex, ski_to_hex};
+use nix::sys::socket::UnixCredentials;
+use serde::{Deserialize, Serialize};
+
+use super::protocol::ControlReply;
+use crate::snapshot::Snapshot;
+use crate::state::ServerState;
+use crate::stops::{Stop, Stops, Subject};
+
+/// Characters of a reason.
+const REASON_CHARS_MAX: usize = 500;
+
+/// One change of what is stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopRequest {
+    /// What is meant.
+    pub target: Target,
+    /// True: stop it; false: let it go on.
+    pub stop: bool,
+    /// Why, for the record.
+    pub reason: String,
+}
+
+/// What a command names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// A key, by label or SKI.
+    Key(String),
+    /// A client, by its name in the configuration.
+    Client(String),
+    /// Everything.
+    All,
+}
+
+/// One thing that is stopped, in a status. Fields are added, never renamed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopEntry {
+    /// `key`, `client` or `all`.
+    pub kind: String,
+    /// SKI or client name; empty for `all`.
+    pub name: String,
+    /// Label of a key that is loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Who, when, why.
+    #[serde(flatten)]
+    pub stop: StopRecord,
+}
+
+/// Who stopped something, when and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopRecord {
+    /// Seconds since 1970.
+    pub since: u64,
+    /// User id.
+    pub uid: u32,
+    /// What the user said.
+    pub reason: String,
+}
+
+/// Everything that is stopped, sorted.
+#[must_use]
+pub fn entries(stops: &Stops, snapshot: &Snapshot) -> Vec<StopEntry> {
+    let mut entries: Vec<_> = stops
+        .iter()
+        .map(|(subject, stop)| entry(subject, stop, snapshot))
+        .collect();
+    entries.sort_by(|one, other| (&one.kind, &one.name).cmp(&(&other.kind, &other.name)));
+    entries
+}
+
+fn entry(subject: &Subject, stop: &Stop, snapshot: &Snapshot) -> StopEntry {
+    let (kind, name, label) = match subject {
+        Subject::Key(ski) => {
+            let loaded = snapshot.keys.by_ski(ski);
+            let label = loaded.and_then(|(index, _)| snapshot.key_at(index.0));
+            (
+                "key",
+                ski_to_hex(ski),
+                label.map(|(_, label)| label.to_owned()),
+            )
+        }
+        Subject::Client(name) => ("client", name.clone(), None),
+        Subject::All => ("all", String::new(), None),
+    };
+    StopEntry {
+        kind: kind.to_owned(),
+        name,
+        label,
+        stop: StopRecord {
+            since: stop.since,
+            uid: stop.uid,
+            reason: stop.reason.clone(),
+        },
+    }
+}
+
+/// Carries out a change for a peer, and records it.
+pub(super) fn execute(
+    request: &StopRequest,
+    peer: &UnixCredentials,
+    state: &ServerState,
+) -> ControlReply {
+    let changed = match change(request, peer.uid(), state) {
+        Ok(changed) => changed,
+        Err(message) => {
+            tracing::warn!(
+                target: "keyserver::audit",
+                uid = peer.uid(),
+                pid = peer.pid(),
+                request = ?request.target,
+                stop = request.stop,
+                reason = %request.reason.escape_debug(),
+                "not carried out: {}", message.escape_debug()
+            );
+            return ControlReply::error(message);
+        }
+    };
+    tracing::warn!(
+        target: "keyserver::audit",
+        uid = peer.uid(),
+        pid = peer.pid(),
+        request = ?request.target,
+        stop = request.stop,
+        changed,
+        reason = %request.reason,
+        "{}", if request.stop { "stopped by command" } else { "resumed by command" }
+    );
+    ControlReply::stopped(changed)
+}
+
+fn change(request: &StopRequest, uid: u32, state: &ServerState) -> Result<bool, String> {
+    let reason = request.reason.trim();
+    let length = reason.chars().count();
+    if !(1..=REASON_CHARS_MAX).contains(&length) || reason.chars().any(char::is_control) {
+        return Err(format!(
+            "a reason is one line of 1 to {REASON_CHARS_MAX} characters; it goes into the log"
+        ));
+    }
+    let stops = state.stops.current();
+    let subject = subject(
+        &request.target,
+        request.stop,
+        &state.snapshot.load(),
+        &stops,
+    )?;
+    drop(stops);
+    let done = if request.stop {
+        state.stops.stop(subject, uid, reason.to_owned())
+    } else {
+        state.stops.resume(&subject)
+    };
+    done.map_err(|error| error.to_string())
+}
+
+/// What a command means. A key that is not loaded can be stopped by its SKI: it may come back.
+fn subject(
+    target: &Target,
+    stop: bool,
+    snapshot: &Snapshot,
+    stops: &Stops,
+) -> Result<Subject, String> {
+    match target {
+        Target::All => Ok(Subject::All),
+        Target::Client(name) => {
+            let subject = Subject::Client(name.clone());
+            let configured = snapshot
+                .config
+                .clients
+                .iter()
+                .any(|client| client.name == *name);
+            if configured || (!stop && stops.stops(&subject)) {
+                return Ok(subject);
+            }
+            Err(format!(
+                "there is no client \"{}\"; `name` in [[clients]] is meant",
+                name.escape_debug()
+            ))
+        }
+        Target::Key(name) => {
+            if let Some(ski) = ski_from_hex(&name.replace(':', "")) {
+                return Ok(Subject::Key(ski));
+            }
+            let fitting: Vec<_> = snapshot
+                .keys
+                .iter()
+                .filter(|(_, entry)| entry.label == *name)
+                .map(|(_, entry)| entry.key.ski())
+                .collect();
+            match fitting[..] {
+                [ski] => Ok(Subject::Key(ski)),
+                [] => Err(format!(
+                    "no loaded key has the label \"{}\"; give a label, or an SKI of 40 hexadecimal digits",
+                    name.escape_debug()
+                )),
+                _ => Err(format!(
+                    "{} keys have the label \"{}\"; name one by its SKI",
+                    fitting.len(),
+                    name.escape_debug()
+                )),
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What an operator has stopped: a key, a client, or all of it.
+//!
+//! A stop counts at three places: when a request is admitted, when a crypto thread takes its job,
+//! and before the result goes to the connection. So what was already on its way is held back too.
+//! Stops are not configuration: they survive a reload, and with a state directory
+//! (`[admin] state`) a restart and SIGKILL, because they are on disk before the command that made
+//! them is answered. Keys are named by SKI and clients by name, which mean the same afterwards.
+
+mod file;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+use keyless_protocol::{ErrorCode, Ski};
+
+use crate::clock;
+use crate::policy::Admitted;
+
+pub use file::StateError;
+
+/// Who stopped something, when and why.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    /// Seconds since 1970.
+    pub since: u64,
+    /// The user who asked for it, as the kernel vouched.
+    pub uid: u32,
+    /// What the user said.
+    pub reason: String,
+}
+
+/// What can be stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// Every use of one key.
+    Key(Ski),
+    /// Every use of a key by one client of the configuration.
+    Client(String),
+    /// Every use of every key.
+    All,
+}
+
+/// Everything that is stopped. Immutable; a change makes a new one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stops {
+    pub(super) by_subject: HashMap<Subject, Stop>,
+}
+
+/// Why a request is held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// Its key is disabled.
+    Key,
+    /// Its client is blocked.
+    Client,
+    /// The server is sealed.
+    All,
+}
+
+impl Stopped {
+    /// What the client is told.
+    #[must_use]
+    pub const fn code(self) -> ErrorCode {
+        match self {
+            Self::Key => ErrorCode::KeyDisabled,
+            Self::Client => ErrorCode::Denied,
+            Self::All => ErrorCode::Sealed,
+        }
+    }
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Key => "the key is disabled (ksctl keys enable)",
+            Self::Client => "the client is blocked (ksctl clients unblock)",
+            Self::All => "the server is sealed (ksctl unseal)",
+        })
+    }
+}
+
+impl Stops {
+    /// Whether an admitted request has to be held back.
+    #[must_use]
+    pub fn forbid(&self, admitted: &Admitted) -> Option<Stopped> {
+        // Nearly always: nothing is stopped, and nothing is looked up.
+        if self.by_subject.is_empty() {
+            return None;
+        }
+        let client = admitted.snapshot().policy.client_name(admitted.client());
+        if self.stops(&Subject::All) {
+            Some(Stopped::All)
+        } else if self.stops(&Subject::Key(admitted.key().ski())) {
+            Some(Stopped::Key)
+        } else if self.stops(&Subject::Client(client.to_owned())) {
+            Some(Stopped::Client)
+        } else {
+            None
+        }
+    }
+
+    /// Whether this very thing is stopped.
+    #[must_use]
+    pub fn stops(&self, subject: &Subject) -> bool {
+        self.by_subject.contains_key(subject)
+    }
+
+    /// Everything that is stopped, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Subject, &Stop)> {
+        self.by_subject.iter()
+    }
+}
+
+/// The stops in force, and the one way to change them.
+#[derive(Debug)]
+pub struct Switchboard {
+    current: ArcSwap<Stops>,
+    /// Held during a change, so that file and memory change in the same order.
+    file: Mutex<Option<PathBuf>>,
+}
+
+impl Switchboard {
+    /// Reads the stops of the state directory; without one nothing is stopped, and no stop outlives
+    /// the process.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`] when the file is there and cannot be read in full: the server must not start
+    /// then, because it would forget a stop.
+    pub fn open(directory: Option<&Path>) -> Result<Self, StateError> {
+        let path = directory.map(file::path);
+        let stops = match &path {
+            Some(path) => file::read(path)?,
+            None => Stops::default(),
+        };
+        Ok(Self {
+            current: ArcSwap::from_pointee(stops),
+            file: Mutex::new(path),
+        })
+    }
+
+    /// The stops in force now.
+    pub fn current(&self) -> Guard<Arc<Stops>> {
+        self.current.load()
+    }
+
+    /// Stops `subject`. It counts at once, before the file is written; `false` if it was stopped
+    /// already, by somebody whose name and reason are kept.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`] when it is not on disk. It is stopped all the same, until the server ends.
+    pub fn stop(&self, subject: Subject, uid: u32, reason: String) -> Result<bool, StateError> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stops = Stops::clone(&self.current());
+        let is_new = !stops.stops(&subject);
+        let since = clock::wall().duration_since(std::time::UNIX_EPOCH);
+        let since = since.unwrap_or_default().as_secs();
+        let stop = Stop { since, uid, reason };
+        stops.by_subject.entry(subject).or_insert(stop);
+        let stops = Arc::new(stops);
+        self.current.store(Arc::clone(&stops));
+        // Also when nothing is new: the last attempt to write may have failed.
+        file::write(file.as_deref(), &stops)?;
+        Ok(is_new)
+    }
+
+    /// Lets `subject` go on; `false` if it was not stopped. It counts when it is on disk.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`] when it is not on disk. Then it stays stopped.
+    pub fn resume(&self, subject: &Subject) -> Result<bool, StateError> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stops = Stops::clone(&self.current());
+        let was_stopped = stops.by_subject.remove(subject).is_some();
+        if file.is_some() {
+            file::write(file.as_deref(), &stops)?;
+        }
+        self.current.store(Arc::new(stops));
+        Ok(was_stopped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: Subject = Subject::Key([7; 20]);
+
+    fn subjects(board: &Switchboard) -> Vec<Subject> {
+        let mut subjects: Vec<_> = board
+            .current()
+            .iter()
+            .map(|(subject, _)| subject.clone())
+            .collect();
+        subjects.sort_by_key(|subject| format!("{subject:?}"));
+        subjects
+    }
+
+    #[test]
+    fn stops_outlive_the_process_and_end_when_they_are_taken_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let board = Switchboard::open(Some(directory.path())).unwrap();
+        assert!(board.stop(KEY, 7, "stolen".to_owned()).unwrap());
+        assert!(board.stop(Subject::All, 0, "all".to_owned()).unwrap());
+        let edge = Subject::Client("edge-1 \"x\"\n".to_owned());
+        assert!(
+            board
+                .stop(edge.clone(), 1, "odd \u{1F511}".to_owned())
+                .unwrap()
+        );
+        let again = Switchboard::open(Some(directory.path())).unwrap();
+        assert_eq!(**again.current(), **board.current());
+        assert_eq!(subjects(&again).len(), 3);
+        // The first one who stopped it is remembered.
+        assert!(!again.stop(KEY, 9, "late".to_owned()).unwrap());
+        assert_eq!(again.current().by_subject[&KEY].reason, "stolen");
+
+        assert!(again.resume(&KEY).unwrap() && !again.resume(&KEY).unwrap());
+        assert!(again.resume(&Subject::All).unwrap());
+        let third = Switchboard::open(Some(directory.path())).unwrap();
+        assert_eq!(subjects(&third), [edge]);
+    }
+
+    #[test]
+    fn without_a_directory_a_stop_counts_and_is_an_error() {
+        let board = Switchboard::open(None).unwrap();
+        board.stop(KEY, 0, "now".to_owned()).unwrap_err();
+        assert!(board.current().stops(&KEY));
+        assert!(board.resume(&KEY).unwrap());
+        assert!(!board.current().stops(&KEY));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_stopped_and_not_resumed() {
+        let directory = tempfile::tempdir().unwrap();
+        let gone = directory.path().join("gone");
+        let board = Switchboard::open(Some(&gone)).unwrap();
+        board.stop(KEY, 0, "now".to_owned()).unwrap_err();
+        assert!(board.current().stops(&KEY));
+        board.resume(&KEY).unwrap_err();
+        assert!(board.current().stops(&KEY));
+    }
+}
