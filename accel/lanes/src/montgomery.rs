@@ -228,6 +228,13 @@ mod tests {
     /// Lanes times batches: 100,000 random operands per kernel, modulus length and path.
     const BATCHES: usize = 100_000 / LANES;
 
+    /// Batches of a test that does fewer in an ordinary run; `LANES_CASES=100000` is the long one.
+    fn batches(ordinary: usize) -> usize {
+        let cases = std::env::var("LANES_CASES").ok();
+        let cases = cases.and_then(|cases| cases.parse::<usize>().ok());
+        cases.map_or(ordinary, |cases| cases / LANES)
+    }
+
     /// A number just under twice a modulus just under 2^bits, and the other corners of the ranges.
     fn corners<const N: usize>(bits: usize) -> Vec<[Row; N]> {
         let power = |bits: usize| {
@@ -331,18 +338,19 @@ mod tests {
     /// The check with the public exponent uses the longer ones, a dozen times an operation.
     #[test]
     fn squares_and_products_of_3072_and_4096_bits() {
-        suite::<60>(Task::Square, 3072, BATCHES / 50);
-        suite::<60>(Task::Multiply, 3072, BATCHES / 50);
-        suite::<80>(Task::Square, 4096, BATCHES / 50);
-        suite::<80>(Task::Multiply, 4096, BATCHES / 50);
+        let batches = batches(BATCHES / 50);
+        suite::<60>(Task::Square, 3072, batches);
+        suite::<60>(Task::Multiply, 3072, batches);
+        suite::<80>(Task::Square, 4096, batches);
+        suite::<80>(Task::Multiply, 4096, batches);
     }
 
     #[test]
     fn decoding_and_canonical_form() {
         for task in [Task::Decode, Task::Canonicalise] {
-            suite::<20>(task, 1024, BATCHES / 10);
-            suite::<30>(task, 1536, BATCHES / 10);
-            suite::<40>(task, 2048, BATCHES / 10);
+            suite::<20>(task, 1024, batches(BATCHES / 10));
+            suite::<30>(task, 1536, batches(BATCHES / 10));
+            suite::<40>(task, 2048, batches(BATCHES / 10));
         }
     }
 }
