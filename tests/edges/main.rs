@@ -10,6 +10,7 @@
 //! | [`stunnel`] | stunnel |
 //! | [`apache`] | Apache with threads in several processes |
 //! | [`java`] | Java's SunPKCS11, by way of keytool |
+//! | [`c_programs`] | the examples of the C library, and programs that load the module over and over |
 //! | [`nginx`] | nginx with several workers: handshakes while it is reloaded, a key server that goes and comes back |
 #![expect(
     clippy::unwrap_used,
@@ -18,6 +19,7 @@
 )]
 
 mod apache;
+mod c_programs;
 mod curl;
 mod edge;
 mod gnutls;

@@ -37,6 +37,11 @@ pub fn https_edge() -> PathBuf {
     up_to_date("keyserver-client", "examples/https_edge", &target)
 }
 
+/// The C library, shared; the static one, `libkeyserver_client.a`, is beside it.
+pub fn c_library() -> PathBuf {
+    library("keyserver-capi", "libkeyserver_client.so")
+}
+
 /// Runs a command under a seccomp filter that refuses `io_uring_setup`. It belongs to this package,
 /// so Cargo has built it together with the test.
 pub fn without_io_uring() -> PathBuf {
@@ -113,6 +118,7 @@ fn newest_source() -> SystemTime {
         "accel/src",
         "accel/lanes/src",
         "client-lib/src",
+        "client-lib/capi/src",
         "client-lib/pkcs11/src",
         "client-lib/protocol/src",
     ]

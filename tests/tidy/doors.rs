@@ -51,6 +51,7 @@ const UNSAFE: &[&str] = &[
     "accel/src/pkcs11/raw.rs",
     "tests/pkcs11-shim/",
     "accel/benches/crypto_mb.rs",
+    "client-lib/capi/src/api.rs",
     "client-lib/pkcs11/src/api.rs",
     "client-lib/pkcs11/src/api/",
     "keyserver/src/os.rs",

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use crate::tree::{self, File};
 
 /// Folders with a README: what lives here, what may not, how to change one thing.
-const FOLDERS: [&str; 11] = [
+const FOLDERS: [&str; 12] = [
     "accel/",
     "accel/lanes/",
     "client-lib/",
+    "client-lib/capi/",
     "client-lib/pkcs11/",
     "client-lib/protocol/",
     "docs/",

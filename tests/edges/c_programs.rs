@@ -1,0 +1,153 @@
+//! C programs: the examples of the C library, and those of `tests/abi`, which load the module over and
+//! over. They are compiled as a user would, with every warning an error.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use keyserver_tests::{KeyKind, ServerConfig, binaries, parts};
+
+use crate::edge::{Edge, run};
+
+/// The folder of the C library.
+fn capi() -> PathBuf {
+    binaries::source_root().join("client-lib/capi")
+}
+
+/// Compiles a program; `None` after saying that the test is skipped.
+fn compile(edge: &Edge, source: &Path, link: &[&str]) -> Option<PathBuf> {
+    let compiler = parts::program("cc")?;
+    let program = edge.path(&source.file_stem().unwrap().to_string_lossy());
+    let mut command = Command::new(compiler);
+    command.args(["-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror", "-I"]);
+    command.arg(capi().join("include")).arg(source).args(link);
+    run(command.arg("-o").arg(&program));
+    Some(program)
+}
+
+/// An example with the arguments that all of them take.
+fn example(edge: &Edge, name: &str, link: &[&str], last: &str) -> Option<Command> {
+    let source = capi().join(format!("examples/{name}.c"));
+    let program = compile(edge, &source, link)?;
+    let mut command = edge.command(program);
+    command.arg(edge.server().address().to_string());
+    command.args([
+        "localhost",
+        "pki/ca.pem",
+        "pki/edge-1.pem",
+        "pki/edge-1-key.pem",
+    ]);
+    command.args(["sites/p-256.pem", last]);
+    Some(command)
+}
+
+/// How to link with the shared library where it was built.
+fn shared() -> [String; 2] {
+    let library = binaries::c_library();
+    let folder = library.parent().unwrap().display().to_string();
+    [
+        library.display().to_string(),
+        format!("-Wl,-rpath,{folder}"),
+    ]
+}
+
+/// A signature of each example, linked with the shared and with the static library.
+#[test]
+fn the_examples_sign() {
+    let Some(openssl) = parts::program("openssl") else {
+        return;
+    };
+    let edge = Edge::new(&[KeyKind::P256]);
+    edge.fixture.write("digest", [0x11; 32]);
+    let shared = shared();
+    let archive = binaries::c_library().with_extension("a");
+    // What keyserver-client.pc has as `Libs.private`.
+    let package = std::fs::read_to_string(capi().join("keyserver-client.pc")).unwrap();
+    let private = package
+        .lines()
+        .find_map(|line| line.strip_prefix("Libs.private: "));
+    let mut still = vec![archive.to_str().unwrap()];
+    still.extend(private.unwrap().split(' '));
+    for link in [&shared.each_ref().map(String::as_str)[..], &still] {
+        let Some(mut blocking) = example(&edge, "blocking", link, "signature") else {
+            return;
+        };
+        run(&mut blocking);
+        let mut verify = edge.command(&openssl);
+        verify.args(["pkeyutl", "-verify", "-certin", "-inkey", "sites/p-256.pem"]);
+        let verified = run(verify.args(["-sigfile", "signature", "-in", "digest"]));
+        assert!(verified.contains("Verified Successfully"), "{verified}");
+        let mut event_loop = example(&edge, "event_loop", link, "1000").unwrap();
+        assert_eq!(run(&mut event_loop).trim(), "signed 1000 of 1000");
+    }
+}
+
+/// valgrind finds no invalid access and no leak in the examples.
+#[test]
+fn the_examples_leak_nothing() {
+    let Some(valgrind) = parts::program("valgrind") else {
+        return;
+    };
+    // valgrind makes a handshake take seconds.
+    let config = ServerConfig {
+        extra: "[limits]\nhandshake_deadline = \"60s\"\n".into(),
+        ..ServerConfig::default()
+    };
+    let edge = Edge::with_config(&[KeyKind::P256], config);
+    let shared = shared();
+    for (name, last) in [("blocking", "signature"), ("event_loop", "50")] {
+        let link = shared.each_ref().map(String::as_str);
+        let Some(command) = example(&edge, name, &link, last) else {
+            return;
+        };
+        let mut checked = edge.command(&valgrind);
+        checked.args(["--quiet", "--leak-check=full", "--error-exitcode=99"]);
+        checked.args(["--errors-for-leak-kinds=definite,indirect"]);
+        run(checked.arg(command.get_program()).args(command.get_args()));
+    }
+}
+
+/// The header stands alone, in C++ too.
+#[test]
+fn the_header_is_good_for_cpp() {
+    let Some(compiler) = parts::program("c++") else {
+        return;
+    };
+    let header = capi().join("include/keyserver_client.h");
+    let mut command = Command::new(compiler);
+    run(command
+        .args(["-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-x", "c++"])
+        .arg(header));
+}
+
+/// The header is what cbindgen makes of the sources now.
+#[test]
+fn the_header_is_current() {
+    let Some(cbindgen) = parts::program("cbindgen") else {
+        return;
+    };
+    let mut command = Command::new(cbindgen);
+    command
+        .current_dir(capi())
+        .args(["--quiet", "--config", "cbindgen.toml", "src/lib.rs"]);
+    let made = run(&mut command);
+    let committed = std::fs::read_to_string(capi().join("include/keyserver_client.h")).unwrap();
+    assert!(
+        made == committed,
+        "the header is old: in client-lib/capi, cbindgen --config cbindgen.toml src/lib.rs \
+         -o include/keyserver_client.h"
+    );
+}
+
+/// A thousand times loaded and closed, a hundred children that sign while the parent does: nothing
+/// grows and nothing fails.
+#[test]
+fn the_module_survives_loads_and_forks() {
+    let edge = Edge::new(&[KeyKind::P256]);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("abi/cycles.c");
+    let Some(program) = compile(&edge, &source, &["-ldl"]) else {
+        return;
+    };
+    let mut command = edge.command(program);
+    let printed = run(command.arg(binaries::pkcs11_module()).args(["1000", "100"]));
+    assert!(printed.contains("1000 loads, 100 forks"), "{printed}");
+}
