@@ -106,7 +106,9 @@ impl<'a> MasterRequest<'a> {
                 (MasterSeed::Randoms(randoms), rest)
             }
             1 => {
-                let (hash, rest) = rest.split_at_checked(prf.output_len()).ok_or(NotAKeyExchange)?;
+                let (hash, rest) = rest
+                    .split_at_checked(prf.output_len())
+                    .ok_or(NotAKeyExchange)?;
                 (MasterSeed::SessionHash(hash), rest)
             }
             _ => return Err(NotAKeyExchange),
