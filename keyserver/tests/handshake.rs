@@ -8,7 +8,7 @@
     reason = "a test ends where something is wrong, and says so by panicking there"
 )]
 
-use keyserver::handshake::{CertificateVerify, ServerKeyExchange};
+use keyserver::handshake::{CertificateVerify, ServerKeyExchange, Transcript};
 use proptest::prelude::*;
 
 /// RFC 9345, section 4: what follows the 64 spaces.
@@ -244,6 +244,22 @@ fn objects_shaped_to_fit_are_refused() {
         harmless[0] ^= 0x40;
         assert!(is_tls12(&tls12(&harmless, 29, 32, &point)));
     }
+}
+
+/// What fuzzing keeps: handshakes and strings of OpenSSL, and each without its last byte.
+#[test]
+fn the_fuzz_corpus_is_read_or_refused() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut read = 0;
+    for entry in std::fs::read_dir(root.join("../tests/fuzz/corpus/handshake")).unwrap() {
+        let entry = entry.unwrap();
+        let bytes = std::fs::read(entry.path()).unwrap();
+        let is_one = is_tls13(&bytes) || is_tls12(&bytes) || Transcript::read(&bytes).is_ok();
+        let name = entry.file_name().into_string().unwrap();
+        assert_eq!(is_one, !name.ends_with("-cut"), "{name}");
+        read += 1;
+    }
+    assert!(read >= 21, "{read}");
 }
 
 proptest! {
