@@ -13,8 +13,9 @@
 //!      +---- step is at its least: rest, longer after each such round ----+
 //! ```
 //!
-//! Only operations that found others waiting are counted: without a queue the limit does not bind, and
-//! says nothing.
+//! Only operations that found others waiting, or most places taken, are counted: below that the limit does
+//! not bind, and says nothing. (Clients that keep exactly as many requests under way as there are places never
+//! leave one waiting, and still wait for each other inside the device.)
 
 use std::time::Duration;
 
@@ -121,9 +122,8 @@ impl Limiter {
     /// One operation is done. `in_flight` counts it too; `waited` says whether others were waiting for a place.
     pub(super) fn completed(&mut self, latency: Duration, in_flight: usize, waited: bool) {
         self.shrunk = false;
-        if !waited {
-            // The limit did not bind: what was measured so far is no longer of one kind.
-            self.window = Window::default();
+        if !waited && 4 * in_flight < 3 * self.limit {
+            // The limit does not bind.
             return;
         }
         if self.window.skip > 0 {

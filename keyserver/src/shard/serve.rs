@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use accel::Operation;
 use keyless_protocol::info::KeyListRequest;
 use keyless_protocol::{ErrorCode, Frame, MAX_PAYLOAD, Opcode, Reply, Request};
 
@@ -259,6 +260,9 @@ impl<S: Stream> Shard<S> {
             return;
         };
         connection.reply(reply);
+        if job.operation == Operation::RsaPrivate {
+            connection.reply_is_secret();
+        }
         if matches!(job.outcome, Outcome::Refused(_)) {
             connection.refused();
         }
