@@ -152,7 +152,7 @@ fn run_over_token(suite: &str, io: Io) {
     let fixture = fixture(certificate, &[]);
     let mut config = config();
     // Checks send more at once than a queue of the usual length takes from one client.
-    config.extra = "[pkcs11]\nqueue = 1024\n".to_owned();
+    config.extra.push_str("[pkcs11]\nqueue = 1024\n");
     for (id, kind) in (1..).zip(TOKEN_KEYS) {
         hsm.add_key("bank", kind, kind.name(), id);
         let public = format!("keys/{}.pub", kind.name());
