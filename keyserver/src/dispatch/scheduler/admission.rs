@@ -1,6 +1,7 @@
 //! Who may wait: bounds in time, shares, deadlines.
 //!
-//! A class admits while what waits in it can be done within [`queue_time`], or as many jobs as a connection may have in flight, so that the cap we announce can be used on a small machine.
+//! A class admits while what waits in it can be done within [`queue_time`], or as many jobs as a
+//! connection may have in flight, so that the cap we announce can be used on a small machine.
 //! Beside other classes that wait, both shrink to the part of the threads that the class is given,
 //! but never below two batches. Past that a client is admitted as long as it has less waiting than its share of
 //! the bound by weight; what it adds delays those who have more, not the others, because clients
