@@ -142,6 +142,12 @@ pub const AGEING: Duration = Duration::from_millis(8);
 /// [`accel::MAX_ALARMS`] of them between two times and counts the rest.
 pub const ALARM_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a delegated credential may be good for, where a grant says nothing else.
+pub const CREDENTIAL_LIFETIME: Duration = Duration::from_hours(1);
+
+/// How long one may be good for at most (RFC 9345, section 4.1.3).
+pub const CREDENTIAL_LIFETIME_MAX: Duration = Duration::from_hours(7 * 24);
+
 /// With this many crypto threads, one stays free of long turns for brief jobs. With fewer, the
 /// share of the machine that it would cost is too large.
 pub const THREADS_FOR_RESERVE: usize = 3;

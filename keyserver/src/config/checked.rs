@@ -247,6 +247,9 @@ pub struct Grant {
     pub expires: Option<Date>,
     /// What a TLS handshake must be like before it is signed.
     pub conditions: Conditions,
+    /// The longest time for which a delegated credential may be issued. Where none is given,
+    /// [`limits::CREDENTIAL_LIFETIME`] counts.
+    pub max_credential_lifetime: Option<Duration>,
     /// `FILE:LINE` of the grant, for warnings.
     pub origin: String,
 }

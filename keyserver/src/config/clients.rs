@@ -141,12 +141,14 @@ fn grant(entry: &Section<'_>) -> Option<Grant> {
         date
     });
     let conditions = conditions::read(entry, allow.unwrap_or_default());
+    let max_credential_lifetime = conditions::credential_lifetime(entry, allow.unwrap_or_default());
     entry.finish();
     Some(Grant {
         keys: keys?,
         allow: allow?,
         expires,
         conditions,
+        max_credential_lifetime,
         origin: entry.origin(),
     })
 }

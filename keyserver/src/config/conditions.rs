@@ -1,8 +1,12 @@
 //! The settings of a grant that say what a TLS handshake must be like before it is signed.
 
+use std::time::Duration;
+
 use keyless_protocol::SignatureScheme;
 
 use super::raw::{Section, Value};
+use super::units;
+use crate::limits;
 use crate::policy::conditions::{Conditions, ServerName};
 use crate::policy::rights::{Right, Rights};
 
@@ -11,6 +15,9 @@ const TLS: [Right; 2] = [Right::Tls13Sign, Right::Tls12Sign];
 
 /// The one right whose operation can be given a whole handshake.
 const TLS13: [Right; 1] = [Right::Tls13Sign];
+
+/// A shorter life would be over before clients with slow clocks see its beginning.
+const CREDENTIAL_LIFETIME_MIN: Duration = Duration::from_mins(1);
 
 /// Reads the conditions of a grant that allows `allow`.
 pub(super) fn read(entry: &Section<'_>, allow: Rights) -> Conditions {
@@ -34,6 +41,27 @@ pub(super) fn read(entry: &Section<'_>, allow: Rights) -> Conditions {
         post_quantum: post_quantum.is_some(),
         downgrade_sentinel: downgrade_sentinel.is_some(),
     }
+}
+
+/// Reads the longest life of a delegated credential: a bound, not a condition.
+pub(super) fn credential_lifetime(entry: &Section<'_>, allow: Rights) -> Option<Duration> {
+    let value = entry.optional("max_credential_lifetime")?;
+    if !allow.contains(Right::Delegate) {
+        value.problem(
+            format!("`{}` is for the right delegate", value.name()),
+            "allow \"delegate\" in this grant, or leave it out",
+        );
+    }
+    let time = value.text("a time with a unit, like \"1h\"", units::duration)?;
+    let good = CREDENTIAL_LIFETIME_MIN..=limits::CREDENTIAL_LIFETIME_MAX;
+    if good.contains(&time) {
+        return Some(time);
+    }
+    value.problem(
+        format!("`{}` is out of bounds", value.name()),
+        "give a time from \"1min\" to \"7d\", the longest that TLS allows",
+    );
+    None
 }
 
 /// A condition that an operation cannot see would be a promise that nobody keeps.

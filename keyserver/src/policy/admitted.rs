@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use accel::{Key, KeyIndex};
 use keyless_protocol::{ErrorCode, Opcode, Request, SignatureScheme};
@@ -71,6 +72,13 @@ impl Admitted {
     #[must_use]
     pub fn right(&self) -> Right {
         self.right
+    }
+
+    /// The longest time for which a delegated credential of this key may be issued to this client.
+    #[must_use]
+    pub fn max_credential_lifetime(&self) -> Duration {
+        let Self { snapshot, .. } = self;
+        (snapshot.policy).max_credential_lifetime(self.client, self.key_index.0)
     }
 
     /// How the payload is signed, where the operation has checked what it is.

@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::time::Duration;
 
 use super::conditions::Conditions;
 use super::identity::PeerIdentity;
 use super::rights::{Right, Rights};
-use crate::clock;
 use crate::config::{Client, Date, Grant, KeyPattern, Match};
 use crate::handshake::Claim;
+use crate::{clock, limits};
 
 /// Names a `[[clients]]` entry in the [`Policy`] that issued it, and in no other: after a reload
 /// the identity of a live connection is looked up again.
@@ -56,6 +57,16 @@ struct CompiledClient {
     permanent: KeyRights,
     /// Grants with a last day or with conditions, those with the same ones together.
     limited: Vec<Limited>,
+    /// Grants that say how long a delegated credential may live.
+    lifetimes: Vec<Lifetime>,
+}
+
+/// How long a delegated credential may live.
+#[derive(Debug)]
+struct Lifetime {
+    last_day: Option<Date>,
+    longest: Duration,
+    rights: KeyRights,
 }
 
 /// Rights that do not count always.
@@ -116,6 +127,7 @@ impl Policy {
                 weight: client.weight,
                 permanent: KeyRights::default(),
                 limited: Vec::new(),
+                lifetimes: Vec::new(),
             };
             for grant in &client.grants {
                 policy
@@ -123,6 +135,15 @@ impl Policy {
                     .extend(warnings_about(client, grant, &lookup, today));
                 if grant.expires.is_none_or(|last_day| today <= last_day) {
                     lookup.grant(grant, compiled.slot(grant));
+                    if let Some(longest) = grant.max_credential_lifetime {
+                        let mut rights = KeyRights::default();
+                        lookup.grant(grant, &mut rights);
+                        compiled.lifetimes.push(Lifetime {
+                            last_day: grant.expires,
+                            longest,
+                            rights,
+                        });
+                    }
                 }
             }
             policy.clients.push(compiled);
@@ -201,6 +222,23 @@ impl Policy {
                 && (limited.conditions.is_none()
                     || claim.is_some_and(|claim| limited.conditions.hold(claim)))
         })
+    }
+
+    /// The longest time for which a delegated credential of the key at `key` may be issued to
+    /// `client`: the longest of its grants in force, [`limits::CREDENTIAL_LIFETIME`] where none
+    /// says how long. Says nothing about whether it may have one at all.
+    #[must_use]
+    pub fn max_credential_lifetime(&self, client: ClientId, key: u32) -> Duration {
+        let Some(compiled) = self.compiled(client) else {
+            return limits::CREDENTIAL_LIFETIME;
+        };
+        let today = Date::of(clock::wall());
+        let in_force = |lifetime: &&Lifetime| {
+            lifetime.rights.on(key).contains(Right::Delegate)
+                && lifetime.last_day.is_none_or(|last_day| today <= last_day)
+        };
+        let lifetimes = compiled.lifetimes.iter().filter(in_force);
+        (lifetimes.map(|lifetime| lifetime.longest).max()).unwrap_or(limits::CREDENTIAL_LIFETIME)
     }
 
     /// What an operator should know about these grants: rights without use, keys that do not

@@ -1,7 +1,5 @@
 //! What the compiled grants allow.
 
-use std::time::Duration;
-
 use super::*;
 
 const KEYS: [KeyName<'static>; 4] = [
@@ -39,6 +37,7 @@ fn grant(keys: Vec<KeyPattern>, right: Right) -> Grant {
         allow,
         expires: None,
         conditions: Conditions::default(),
+        max_credential_lifetime: None,
         origin: "test:1".to_owned(),
     }
 }
@@ -139,6 +138,7 @@ fn a_grant_that_ends_while_the_server_runs_gives_nothing_from_then_on() {
                 conditions: Conditions::default(),
                 rights,
             }],
+            lifetimes: Vec::new(),
         }],
         by_match: HashMap::new(),
         warnings: Vec::new(),
@@ -189,6 +189,24 @@ fn an_id_of_another_generation_is_nobody() {
     assert!(old.allows(id, 0, Right::SignDigest, None));
     assert!(!new.allows(id, 0, Right::SignDigest, None));
     assert_eq!(new.client_name(id), "unknown");
+}
+
+#[test]
+fn the_longest_life_of_a_credential_is_that_of_the_grants_on_the_key() {
+    let delegate = |pattern, hours| Grant {
+        max_credential_lifetime: Some(Duration::from_hours(hours)),
+        ..grant(vec![pattern], Right::Delegate)
+    };
+    let grants = vec![
+        delegate(label("shop*"), 2),
+        delegate(label("shop-2"), 24),
+        grant(vec![label("bank")], Right::Delegate),
+    ];
+    let clients = [client("edge", vec![Match::Dns("edge".to_owned())], grants)];
+    let policy = Policy::compile(&clients, &KEYS, 1);
+    let id = policy.client(&peer("edge")).expect("the client is known");
+    let longest = [0, 1, 2].map(|key| policy.max_credential_lifetime(id, key));
+    assert_eq!(longest, [2, 24, 1].map(Duration::from_hours));
 }
 
 #[test]
