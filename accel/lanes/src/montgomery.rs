@@ -220,20 +220,13 @@ impl<M, const N: usize> Moduli<M, N> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oracle::{Random, below, number, product};
+    use crate::oracle::{Random, below, cases, number, product};
     use crate::properties::{Task, check};
     use crate::token::Path;
     use crate::vector::LANES;
 
-    /// Lanes times batches: 100,000 random operands per kernel, modulus length and path.
-    const BATCHES: usize = 100_000 / LANES;
-
-    /// Batches of a test that does fewer in an ordinary run; `LANES_CASES=100000` is the long one.
-    fn batches(ordinary: usize) -> usize {
-        let cases = std::env::var("LANES_CASES").ok();
-        let cases = cases.and_then(|cases| cases.parse::<usize>().ok());
-        cases.map_or(ordinary, |cases| cases / LANES)
-    }
+    /// Random operands per kernel, modulus length and path.
+    const CASES: usize = 100_000;
 
     /// A number just under twice a modulus just under 2^bits, and the other corners of the ranges.
     fn corners<const N: usize>(bits: usize) -> Vec<[Row; N]> {
@@ -262,7 +255,7 @@ mod tests {
         ]
     }
 
-    fn suite<const N: usize>(task: Task, bits: usize, batches: usize) {
+    fn suite<const N: usize>(task: Task, bits: usize, cases: usize) {
         eprintln!("{N} digits on {:?}", Path::all());
         // Odd moduli with the top bit set: the smallest, the largest, and one with a sparse low end.
         let (mut smallest, mut largest, mut sparse) =
@@ -294,7 +287,7 @@ mod tests {
             check(task, m, m, m);
         }
         let mut random = Random(0x1a_2b3c ^ u64::try_from(N).unwrap());
-        for _ in 0..batches {
+        for _ in 0..cases / LANES {
             let mut m = random.rows::<N>(bits);
             for lane in 0..LANES {
                 m[0].0[lane] |= 1;
@@ -307,50 +300,50 @@ mod tests {
 
     #[test]
     fn squares_of_1024_bits() {
-        suite::<20>(Task::Square, 1024, BATCHES);
+        suite::<20>(Task::Square, 1024, CASES);
     }
 
     #[test]
     fn squares_of_1536_bits() {
-        suite::<30>(Task::Square, 1536, BATCHES);
+        suite::<30>(Task::Square, 1536, CASES);
     }
 
     #[test]
     fn squares_of_2048_bits() {
-        suite::<40>(Task::Square, 2048, BATCHES);
+        suite::<40>(Task::Square, 2048, CASES);
     }
 
     #[test]
     fn products_of_1024_bits() {
-        suite::<20>(Task::Multiply, 1024, BATCHES);
+        suite::<20>(Task::Multiply, 1024, CASES);
     }
 
     #[test]
     fn products_of_1536_bits() {
-        suite::<30>(Task::Multiply, 1536, BATCHES);
+        suite::<30>(Task::Multiply, 1536, CASES);
     }
 
     #[test]
     fn products_of_2048_bits() {
-        suite::<40>(Task::Multiply, 2048, BATCHES);
+        suite::<40>(Task::Multiply, 2048, CASES);
     }
 
     /// The check with the public exponent uses the longer ones, a dozen times an operation.
     #[test]
     fn squares_and_products_of_3072_and_4096_bits() {
-        let batches = batches(BATCHES / 50);
-        suite::<60>(Task::Square, 3072, batches);
-        suite::<60>(Task::Multiply, 3072, batches);
-        suite::<80>(Task::Square, 4096, batches);
-        suite::<80>(Task::Multiply, 4096, batches);
+        let cases = cases(CASES / 50);
+        suite::<60>(Task::Square, 3072, cases);
+        suite::<60>(Task::Multiply, 3072, cases);
+        suite::<80>(Task::Square, 4096, cases);
+        suite::<80>(Task::Multiply, 4096, cases);
     }
 
     #[test]
     fn decoding_and_canonical_form() {
         for task in [Task::Decode, Task::Canonicalise] {
-            suite::<20>(task, 1024, batches(BATCHES / 10));
-            suite::<30>(task, 1536, batches(BATCHES / 10));
-            suite::<40>(task, 2048, batches(BATCHES / 10));
+            suite::<20>(task, 1024, cases(CASES / 10));
+            suite::<30>(task, 1536, cases(CASES / 10));
+            suite::<40>(task, 2048, cases(CASES / 10));
         }
     }
 }

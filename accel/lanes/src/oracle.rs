@@ -97,6 +97,18 @@ pub(crate) fn below(a: &[u64], b: &[u64]) -> bool {
     differs.is_some_and(|i| digit(a, i) < digit(b, i))
 }
 
+/// How many random inputs a test takes that takes fewer in an ordinary run; `LANES_CASES=100000` is the long run.
+///
+/// # Panics
+///
+/// Where the variable holds no number: a long run that silently was a short one would prove nothing.
+#[cfg(test)]
+pub(crate) fn cases(ordinary: usize) -> usize {
+    std::env::var("LANES_CASES").map_or(ordinary, |cases| {
+        cases.parse().expect("LANES_CASES is a number of inputs")
+    })
+}
+
 /// Test numbers from a seed (the generator is xorshift64*; its quality does not matter here).
 #[cfg(test)]
 pub(crate) struct Random(pub(crate) u64);

@@ -253,6 +253,7 @@ const fn short(length: usize) -> u8 {
 mod tests {
     use super::*;
     use crate::job::Hash;
+    use crate::simd::cases;
 
     fn der<const B: usize>(r: [u8; B], s: [u8; B]) -> Vec<u8> {
         let mut output = vec![1, 2, 3];
@@ -316,6 +317,33 @@ mod tests {
         }
     }
 
+    /// Random digests, eight different ones a batch.
+    #[test]
+    fn signatures_of_random_digests_verify_with_the_reference() {
+        for name in ["p256.pkcs8.pem", "p384.pkcs8.pem"] {
+            let key = key(name);
+            for path in paths() {
+                for _ in 0..cases(800) / LANES {
+                    let mut digests = [[0; 48]; LANES];
+                    rand::fill(digests.as_flattened_mut()).unwrap();
+                    let mut outputs = vec![vec![]; LANES];
+                    let mut jobs: Vec<_> = outputs
+                        .iter_mut()
+                        .zip(&digests)
+                        .map(|(output, digest)| {
+                            Job::new(&key, Operation::EcdsaSign(Hash::Sha384), digest, output)
+                        })
+                        .collect();
+                    run(path, &mut jobs);
+                    for job in &jobs {
+                        assert_eq!(job.result, Ok(()));
+                        assert!(crate::verify::result_is_correct(job));
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn equal_requests_get_different_nonces() {
         let key = key("p256.pkcs8.pem");
@@ -363,7 +391,7 @@ mod tests {
     fn tags_agree_with_the_reference() {
         use aws_lc_rs::hmac;
         for path in paths() {
-            for round in 0..200usize {
+            for round in 0..cases(1_600) / LANES {
                 let mut bytes = [0; 128 + MAX_MESSAGE];
                 rand::fill(&mut bytes).unwrap();
                 let (key, message) = bytes.split_at(128);

@@ -123,3 +123,11 @@ fn refuse(job: &mut Job<'_>) {
     let error = job.validate().err().unwrap_or(JobError::Failed);
     job.fail(error);
 }
+
+/// How many random inputs a test takes that takes fewer in an ordinary run; `LANES_CASES=100000` is the long run.
+#[cfg(test)]
+fn cases(ordinary: usize) -> usize {
+    std::env::var("LANES_CASES").map_or(ordinary, |cases| {
+        cases.parse().expect("LANES_CASES is a number of inputs")
+    })
+}

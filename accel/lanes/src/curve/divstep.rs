@@ -319,6 +319,7 @@ fn from_limbs<const N: usize, const L: usize>(limbs: &Long<L>) -> [u64; N] {
 mod tests {
     use super::*;
     use crate::curve::{Curve, P256, P384, single::Single};
+    use crate::oracle::cases;
     use proptest::prelude::*;
 
     /// Inverts both ways and multiplies back.
@@ -376,7 +377,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(5_000))]
+        #![proptest_config(ProptestConfig::with_cases(cases(5_000).try_into().expect("fewer than 2^32")))]
 
         #[test]
         fn a_number_times_its_inverse_is_one(a in any::<[u64; 5]>(), b in any::<[u64; 8]>()) {

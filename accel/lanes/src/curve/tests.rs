@@ -6,7 +6,7 @@ use super::prime::{DIGIT_MASK, Element, Field, Montgomery, Plain, Prime, Sum};
 use super::shared::{Products, inverse_montgomery, inverse_plain, multiply_lanes};
 use super::single::{Single, SinglePoint};
 use super::{Curve, P256, P384, p256, p384};
-use crate::oracle::{Number, Random, below, number, product, reduce, same};
+use crate::oracle::{Number, Random, below, cases, number, product, reduce, same};
 use crate::token::Path;
 use crate::vector::{Kernel, LANES, Row, Vector, run};
 use core::marker::PhantomData;
@@ -189,7 +189,7 @@ fn field_agrees_with_the_oracle<P: Prime<N>, const N: usize>(a_bits: usize, b_bi
         }
     }
     let mut random = Random(0x1234_5678_9abc_def1 ^ P::MODULUS[0]);
-    for _ in 0..150 {
+    for _ in 0..cases(1_200) / LANES {
         let (a, b) = (random.rows(a_bits.min(b_bits + 2)), random.rows(b_bits));
         check_against_oracle::<P, N>(&paths, &a, &b);
     }
@@ -199,7 +199,7 @@ fn field_agrees_with_the_oracle<P: Prime<N>, const N: usize>(a_bits: usize, b_bi
 fn field_agrees_with_one_at_a_time<P: Prime<N>, const N: usize>(bits: usize) {
     let paths = paths();
     let mut random = Random(0x0bad_cafe_f00d_0001 ^ P::MODULUS[1]);
-    for _ in 0..100_000 / LANES {
+    for _ in 0..cases(100_000) / LANES {
         let (a, b) = (random.rows::<N>(bits + 2), random.rows::<N>(bits));
         let outcomes: Vec<_> = paths
             .iter()
@@ -370,7 +370,7 @@ fn edge_scalars_give_the_right_points() {
 fn random_scalars_give_the_right_points() {
     let paths = paths();
     let mut random = Random(77);
-    for _ in 0..40 {
+    for _ in 0..cases(320) / LANES {
         let (a, b) = (random.rows::<5>(255), random.rows::<8>(383));
         let a: Vec<_> = (0..LANES).map(|lane| digits_of(&a, lane)).collect();
         let b: Vec<_> = (0..LANES).map(|lane| digits_of(&b, lane)).collect();
@@ -503,7 +503,7 @@ impl<P: Prime<N>, const N: usize> Kernel for Inverses<'_, P, N> {
 fn shared_inverses_are_inverses() {
     let mut random = Random(99);
     for path in paths() {
-        for _ in 0..50 {
+        for _ in 0..cases(400) / LANES {
             let mut values = random.rows::<5>(255);
             values[0].0 = values[0].0.map(|digit| digit | 1);
             assert!(run(
