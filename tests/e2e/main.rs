@@ -11,7 +11,6 @@
 //! | [`churn`] | connections that are aborted, time out or are dropped leave no descriptor and no memory behind |
 //! | [`idle`] | a connection that was busy gives its buffers back when it has nothing to say |
 //! | [`strangers`] | connections that never prove anything are bounded and do not keep clients from being served |
-//! | [`latency`] | the clients add little to what server and loopback take |
 //! | [`ledger`] | a ciphertext that was answered is answered to nobody else, also after SIGKILL; tokens open key exchanges as files do |
 //! | [`loadgen`] | a mixed load of the load generator is answered, and every answer verifies |
 //! | [`stopping`] | a key that was disabled signs no more, under load and after SIGKILL; others lose nothing |
@@ -35,7 +34,6 @@ mod failover;
 mod https_edge;
 mod hung_slot;
 mod idle;
-mod latency;
 mod ledger;
 mod loadgen;
 mod operations;

@@ -23,7 +23,8 @@ class Failure(Exception):
 class Machine:
     """Which binaries run where."""
 
-    def __init__(self, server_core, load_core):
+    def __init__(self, server_core, load_core, builds=True):
+        self.builds = builds
         target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
         self.keyserver = target / "release/keyserver"
         self.loadgen = target / "release/loadgen"

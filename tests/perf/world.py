@@ -52,6 +52,35 @@ class World:
             with os.fdopen(handle, "wb") as file:
                 file.write(P256_PKCS8 + scalar)
 
+    def add_site(self, name, *kind):
+        """A key that openssl makes, and `site.pem`, its certificate for localhost; for a module,
+        also `sites/NAME.pem`. Returns the path of the key."""
+        key = self.path(f"keys/{name}.key")
+        self._openssl("genpkey", *kind, "-out", key)
+        key.chmod(0o600)
+        self.path("sites").mkdir(exist_ok=True)
+        self._openssl(
+            "req", "-x509", "-key", key, "-days", "2", "-subj", f"/CN={name}",
+            "-CA", self.path("pki/ca.pem"), "-CAkey", self.path("pki/ca-key.pem"),
+            "-addext", "basicConstraints=critical,CA:FALSE",
+            "-addext", "subjectAltName=DNS:localhost", "-out", self.path(f"sites/{name}.pem"),
+        )
+        self.path("site.pem").write_bytes(self.path(f"sites/{name}.pem").read_bytes())
+        return key
+
+    def write_module_config(self, module, port, client="edge"):
+        """`pkcs11.toml` and `openssl.cnf` of a proxy whose keys are on the server at this port."""
+        self.path("pkcs11.toml").write_text(
+            f'servers = ["127.0.0.1:{port}"]\nserver_name = "localhost"\nca = "pki/ca.pem"\n'
+            f'certificate = "pki/{client}.pem"\nprivate_key = "pki/{client}-key.pem"\n'
+            'certificates = "sites"\n'
+        )
+        self.path("openssl.cnf").write_text(
+            "openssl_conf = openssl_init\n[openssl_init]\nengines = engines\n[engines]\n"
+            "pkcs11 = pkcs11_engine\n[pkcs11_engine]\nengine_id = pkcs11\n"
+            f"MODULE_PATH = {module}\ninit = 0\n"
+        )
+
     def write_config(self, backend="auto", keys="keys", extra=""):
         """Writes keyserver.toml on two free ports; returns its path and the ports."""
         port, metrics = free_port(), free_port()

@@ -22,6 +22,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "client-lib/examples/",
             "client-lib/tests/",
             "keyserver/tests/",
+            "loadgen/examples/",
             "loadgen/tests/",
             "tests/",
         ],

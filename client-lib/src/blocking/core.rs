@@ -20,6 +20,10 @@ use super::resolving::Resolving;
 use super::waiter::Waiter;
 use super::{CallId, Callback};
 
+/// Sockets that were looked at this recently are not looked at again before they are used: what a
+/// server did since may as well happen a moment later.
+const LOOKED_LATELY: Duration = Duration::from_millis(2);
+
 /// How long the leader sleeps when nothing at all is planned.
 const NOTHING_PLANNED: Duration = Duration::from_secs(60);
 
@@ -41,6 +45,8 @@ pub(super) struct Core {
     pub(super) led: bool,
     /// Until when the leader sleeps unless a socket wakes it.
     pub(super) sleeping_until: Option<Instant>,
+    /// When the sockets were last looked at.
+    looked_at: Option<Instant>,
     /// The client's own thread, if it has one: it leads whenever no caller does.
     pub(super) service: Option<Arc<Waiter>>,
     pub(super) closed: bool,
@@ -100,6 +106,7 @@ impl Core {
             finished: Vec::new(),
             led: false,
             sleeping_until: None,
+            looked_at: None,
             service: None,
             closed: false,
             news: Vec::new(),
@@ -189,6 +196,7 @@ impl Core {
 
     /// Takes what the sockets of these servers have.
     pub(super) fn ready(&mut self, tokens: &[usize], now: Instant) {
+        self.looked_at = Some(now);
         for index in 0..self.lines.len() {
             let ready = self
                 .lines
@@ -202,11 +210,16 @@ impl Core {
         }
     }
 
-    /// Somebody leads again after nobody did: questions that were left open start anew.
-    pub(super) fn resume(&mut self, now: Instant) {
+    /// Somebody leads again after nobody did: questions that were left open start anew. Returns
+    /// whether the sockets have to be looked at first, because a server may have hung up meanwhile.
+    pub(super) fn resume(&mut self, now: Instant) -> bool {
         let setting = &self.setting;
         let lines = self.lines.iter_mut();
         lines.for_each(|line| line.resume(setting, now));
+        let looked = self
+            .looked_at
+            .is_some_and(|at| now.saturating_duration_since(at) < LOOKED_LATELY);
+        !looked
     }
 
     /// Does what time demands.

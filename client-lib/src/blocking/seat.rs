@@ -51,9 +51,7 @@ impl Seat {
     pub(super) fn call(&self, operation: Operation, limit: Duration) -> Result<Vec<u8>, Error> {
         let waiter = Arc::new(Waiter::default());
         let leads = !std::mem::replace(&mut self.lock().led, true);
-        if leads {
-            self.lock().resume(Instant::now());
-            // Nobody has looked at the sockets for a while: a server may have hung up.
+        if leads && self.lock().resume(Instant::now()) {
             self.turn(Some(Duration::ZERO));
         }
         let completion = Completion::Waiter(Arc::clone(&waiter));

@@ -15,6 +15,8 @@ pub(super) struct Waiter {
 struct State {
     outcome: Option<Result<Vec<u8>, Error>>,
     leads: bool,
+    /// The thread sleeps. One that leads does not, and waking it would be a system call for nothing.
+    sleeps: bool,
 }
 
 /// What a waiter was woken for.
@@ -27,14 +29,20 @@ pub(super) enum Turn {
 
 impl Waiter {
     pub(super) fn finish(&self, outcome: Result<Vec<u8>, Error>) {
-        self.lock().outcome = Some(outcome);
-        self.changed.notify_one();
+        self.change(|state| state.outcome = Some(outcome));
     }
 
     /// Hands the lead to this thread.
     pub(super) fn lead(&self) {
-        self.lock().leads = true;
-        self.changed.notify_one();
+        self.change(|state| state.leads = true);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        change(&mut state);
+        if state.sleeps {
+            self.changed.notify_one();
+        }
     }
 
     /// The outcome, if there is one.
@@ -56,10 +64,12 @@ impl Waiter {
             if state.leads {
                 return Turn::Lead;
             }
+            state.sleeps = true;
             state = self
                 .changed
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
+            state.sleeps = false;
         }
     }
 
