@@ -9,6 +9,8 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::logging;
 use crate::snapshot::LoadError;
 
+#[cfg(feature = "trial")]
+mod attack;
 mod check;
 #[cfg(feature = "trial")]
 mod demo;
@@ -71,6 +73,9 @@ enum Command {
     /// Start a server with throw-away keys, use each of them once, and keep serving
     #[cfg(feature = "trial")]
     Demo(demo::Arguments),
+    /// Attack a running server with the rights of one client, and say what held
+    #[cfg(feature = "trial")]
+    Selftest(attack::Arguments),
     /// Measure what one core of this machine does, by class and batch fill
     Speed(speed::Arguments),
     /// Print shell completions
@@ -188,6 +193,8 @@ fn execute(command: Command) -> Result<(), Failure> {
             logging::init("warn", logging::Format::Text).map_err(Failure::start)?;
             demo::demo(&arguments)
         }
+        #[cfg(feature = "trial")]
+        Command::Selftest(arguments) => attack::run(&arguments),
         Command::Speed(arguments) => speed::run(&arguments),
         Command::Completions { shell } => {
             output::print(&docs::completions(shell, &mut Cli::command()));
