@@ -1,0 +1,188 @@
+//! The real server, as a process of its own, attacked by one of its clients.
+
+use keyserver_tests::{Fixture, KeyKind, KeyServer, ServerConfig};
+
+use crate::{attack, of};
+
+/// Two edges, each with a site of its own, that share three keys of RSA key exchanges: one for each right that opens
+/// ciphertexts.
+const CLIENTS: &str = r#"
+[ledger]
+directory = "ledger"
+
+[[clients]]
+name = "edge-1"
+match = "dns:edge-1"
+[[clients.grants]]
+keys = ["site", "site-*"]
+allow = ["tls13-sign", "tls12-sign"]
+[[clients.grants]]
+keys = ["old-master"]
+allow = ["tls12-master"]
+[[clients.grants]]
+keys = ["old-premaster"]
+allow = ["decrypt-premaster"]
+[[clients.grants]]
+keys = ["old-compatible"]
+allow = ["decrypt-compatible"]
+
+[[clients]]
+name = "edge-2"
+match = "dns:edge-2"
+[[clients.grants]]
+keys = ["other"]
+allow = ["tls13-sign", "tls12-sign"]
+[[clients.grants]]
+keys = ["old-master"]
+allow = ["tls12-master"]
+[[clients.grants]]
+keys = ["old-premaster"]
+allow = ["decrypt-premaster"]
+[[clients.grants]]
+keys = ["old-compatible"]
+allow = ["decrypt-compatible"]
+"#;
+
+const KEYS: [(&str, KeyKind); 9] = [
+    ("site", KeyKind::P256),
+    ("site-p384", KeyKind::P384),
+    ("site-ed25519", KeyKind::Ed25519),
+    ("site-rsa", KeyKind::Rsa2048),
+    ("site-ml-dsa", KeyKind::MlDsa44),
+    ("old-master", KeyKind::Rsa2048),
+    ("old-premaster", KeyKind::Rsa2048),
+    ("old-compatible", KeyKind::Rsa2048),
+    ("other", KeyKind::P256),
+];
+
+fn fixture(keys: &[(&str, KeyKind)]) -> Fixture {
+    let fixture = Fixture::new();
+    fixture.write_identity("edge-2", &fixture.pki.client("edge-2"));
+    for (name, kind) in keys {
+        fixture.add_key(name, *kind);
+    }
+    fixture
+}
+
+fn config(backend: &str, clients: &str) -> ServerConfig {
+    ServerConfig {
+        clients: Vec::new(),
+        extra: clients.to_owned(),
+        ..ServerConfig::default().io_backend(backend)
+    }
+}
+
+/// With the rights of a careful owner nothing is found, and what was opened before a kill is not opened after it.
+fn everything_holds(backend: &str) {
+    let fixture = fixture(&KEYS);
+    let config = config(backend, CLIENTS);
+    let server = KeyServer::start(&fixture, &config);
+    let recording = fixture.path("recording");
+    let options = [
+        "--recording",
+        recording.to_str().unwrap(),
+        "--samples",
+        "100",
+    ];
+    let (report, all_held) = attack(&fixture, server.address(), &options);
+    assert!(all_held, "{}", server.log());
+    assert_eq!(of(&report, "skipped"), ["replay-later"]);
+    assert_eq!(of(&report, "held").len(), 21);
+    // None of it held because honest requests are refused too.
+    for (name, (_, why)) in &report {
+        let is_empty = ["so were honest", "every way was refused"];
+        assert!(
+            !is_empty.iter().any(|text| why.contains(text)),
+            "{name}: {why}"
+        );
+    }
+    let ways = &report["padding-error"].1;
+    for way in [
+        "0x42 with old-master",
+        "0x01 with a version with old-premaster",
+        "0x01 with old-compatible",
+    ] {
+        assert!(ways.contains(way), "{ways}");
+    }
+    // The owner sees the replays.
+    assert!(server.metric(&["keyserver_rejected_total", "replay"]) > Some(5.0));
+    assert!(!server.log().matching("replay_decrypt").is_empty());
+
+    // Killed, not asked.
+    drop(server);
+    let server = KeyServer::start(&fixture, &config);
+    let only = [&options[..2], &["--only", "replay-later"]].concat();
+    let (report, _) = attack(&fixture, server.address(), &only);
+    assert_eq!(of(&report, "held"), ["replay-later"]);
+    assert!(server.stop().success());
+}
+
+#[test]
+fn everything_holds_over_epoll() {
+    everything_holds("epoll");
+}
+
+#[test]
+fn everything_holds_over_uring() {
+    everything_holds("uring");
+}
+
+/// Rights that are too wide are found, and called by their name.
+#[test]
+fn rights_that_are_too_wide_are_found() {
+    let clients = r#"
+[[clients]]
+name = "edge-1"
+match = "dns:edge-1"
+[[clients.grants]]
+keys = ["*"]
+allow = ["decrypt-raw", "sign-digest"]
+expires = "2099-12-31"
+
+[[clients]]
+name = "edge-2"
+match = "dns:edge-2"
+"#;
+    let fixture = fixture(&[("shop", KeyKind::Rsa2048)]);
+    let server = KeyServer::start(&fixture, &config("epoll", clients));
+    let (report, all_held) = attack(&fixture, server.address(), &["--samples", "8"]);
+    assert!(!all_held);
+    for (name, right) in [
+        ("forge-pkcs1", "decrypt-raw"),
+        ("forge-pss", "decrypt-raw"),
+        ("sign-digest", "sign-digest"),
+    ] {
+        let (verdict, why) = &report[name];
+        assert_eq!(verdict, "broken");
+        assert!(why.contains(&format!("this client holds {right}")), "{why}");
+    }
+    // Nothing is remembered of what the raw right opens, and its blocks are shown.
+    let mut found = of(&report, "broken");
+    found.retain(|name| !name.starts_with("forge") && *name != "sign-digest");
+    assert_eq!(found, ["padding-separator", "replay-same"]);
+    assert!(server.stop().success());
+}
+
+/// A client that may do nothing finds nothing out.
+#[test]
+fn a_client_without_rights_is_refused_alike() {
+    let clients = r#"
+[[clients]]
+name = "edge-1"
+match = "dns:edge-1"
+
+[[clients]]
+name = "edge-2"
+match = "dns:edge-2"
+[[clients.grants]]
+keys = ["*"]
+allow = ["tls13-sign", "tls12-sign"]
+"#;
+    let fixture = fixture(&[("site", KeyKind::P256)]);
+    let server = KeyServer::start(&fixture, &config("uring", clients));
+    let (report, all_held) = attack(&fixture, server.address(), &["--samples", "100"]);
+    assert!(all_held);
+    let held = ["enumerate-answer", "enumerate-time", "foreign-key"];
+    assert_eq!(of(&report, "held"), held);
+    assert!(server.stop().success());
+}
