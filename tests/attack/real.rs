@@ -180,7 +180,7 @@ allow = ["tls13-sign", "tls12-sign"]
 "#;
     let fixture = fixture(&[("site", KeyKind::P256)]);
     let server = KeyServer::start(&fixture, &config("uring", clients));
-    let (report, all_held) = attack(&fixture, server.address(), &["--samples", "100"]);
+    let (report, all_held) = attack(&fixture, server.address(), &["--samples", "60"]);
     assert!(all_held);
     let held = ["enumerate-answer", "enumerate-time", "foreign-key"];
     assert_eq!(of(&report, "held"), held);
