@@ -21,28 +21,10 @@ const MS: f64 = 1e6;
 #[test]
 fn an_open_loop_keeps_its_rate_and_its_mix_and_every_answer_is_checked() {
     let server = NullServer::start(Faults::default());
-    let (status, result) = server.run_json(&[
-        "--mix",
-        "p256=3,ping=1",
-        "-r",
-        "2k",
-        "-d",
-        "2s",
-        "-w",
-        "200ms",
-        "-c",
-        "4",
-        "--verify",
-        "all",
-        "--fail-on",
-        "slo",
-        "--slo",
-        "errors<0.01%",
-        "--slo",
-        "p50<1s",
-        "--label",
-        "purpose=test",
-    ]);
+    let (status, result) = server.run_json(
+        "--mix p256=3,ping=1 -r 2k -d 2s -w 200ms -c 4 --verify all --fail-on slo \
+         --slo errors<0.01% --slo p50<1s --label purpose=test",
+    );
     assert_eq!(status, 0, "{result}");
     assert_eq!(result["schema"], "loadgen.run/1");
     assert_eq!(result["run"]["label"]["purpose"], "test");
@@ -63,21 +45,9 @@ fn an_open_loop_keeps_its_rate_and_its_mix_and_every_answer_is_checked() {
 fn the_same_seed_draws_the_same_mix() {
     let server = NullServer::start(Faults::default());
     let classes = |seed: &str| {
-        let (_, result) = server.run_json(&[
-            "--mix",
-            "p256=1,ping=1",
-            "--closed",
-            "-c",
-            "1",
-            "--inflight-per-conn",
-            "1",
-            "-n",
-            "400",
-            "-w",
-            "0s",
-            "--seed",
-            seed,
-        ]);
+        let (_, result) = server.run_json(&format!(
+            "--mix p256=1,ping=1 --closed -c 1 --inflight-per-conn 1 -n 400 -w 0s --seed {seed}"
+        ));
         assert_eq!(number(&result, "/result/requests"), 400.0);
         number(&result, "/result/by_class/0/ok")
     };
@@ -97,22 +67,8 @@ fn a_stall_is_charged_to_everyone_it_kept_waiting() {
         ..Faults::default()
     });
     // One place: while the server stands still one request is with it, and 200 wait to leave.
-    let (_, result) = server.run_json(&[
-        "--mix",
-        "ping",
-        "-r",
-        "1k",
-        "--arrival",
-        "constant",
-        "-d",
-        "3s",
-        "-w",
-        "200ms",
-        "-c",
-        "1",
-        "--inflight-per-conn",
-        "1",
-    ]);
+    let (_, result) = server
+        .run_json("--mix ping -r 1k --arrival constant -d 3s -w 200ms -c 1 --inflight-per-conn 1");
     let response = number(&result, "/result/latency/response/p999");
     let service = number(&result, "/result/latency/service/p999");
     assert!(response > 150.0 * MS, "response p99.9 is {response}");
@@ -130,27 +86,13 @@ fn wrong_signatures_are_counted_and_end_with_status_4() {
         wrong_signature_every: Some(10),
         ..Faults::default()
     });
-    let arguments = [
-        "--mix",
-        "p256",
-        "--closed",
-        "-c",
-        "1",
-        "--inflight-per-conn",
-        "4",
-        "-n",
-        "500",
-        "-w",
-        "0s",
-        "--verify",
-        "all",
-    ];
-    let (status, result) = server.run_json(&arguments);
+    let arguments = "--mix p256 --closed -c 1 --inflight-per-conn 4 -n 500 -w 0s --verify all";
+    let (status, result) = server.run_json(arguments);
     assert_eq!(status, 4, "{result}");
     assert_eq!(number(&result, "/result/wrong_signatures"), 50.0);
     assert_eq!(number(&result, "/result/by_class/0/wrong_signatures"), 50.0);
     assert_eq!(number(&result, "/result/verified"), 450.0);
-    let (status, _) = server.run_json(&[&arguments[..], &["--fail-on", "never"]].concat());
+    let (status, _) = server.run_json(&format!("{arguments} --fail-on never"));
     assert_eq!(status, 0);
 }
 
@@ -160,13 +102,9 @@ fn wrong_pongs_are_wrong_answers() {
         wrong_pong_every: Some(20),
         ..Faults::default()
     });
-    let (status, result) = server.run_json(&[
-        "--mix", "ping", "--closed", "-c", "1", "-n", "400", "-w", "0s", "--verify", "none",
-    ]);
+    let (status, result) = server.run_json("--mix ping --closed -c 1 -n 400 -w 0s --verify none");
     assert_eq!(status, 0, "{result}");
-    let (status, result) = server.run_json(&[
-        "--mix", "ping", "--closed", "-c", "1", "-n", "400", "-w", "0s", "--verify", "1%",
-    ]);
+    let (status, result) = server.run_json("--mix ping --closed -c 1 -n 400 -w 0s --verify 1%");
     assert_eq!(status, 4, "{result}");
     assert_eq!(number(&result, "/result/errors/wrong-echo"), 20.0);
 }
@@ -177,10 +115,8 @@ fn error_replies_are_no_throughput() {
         busy_every: Some(4),
         ..Faults::default()
     });
-    let arguments = [
-        "--mix", "ping", "--closed", "-c", "1", "-n", "1000", "-w", "0s",
-    ];
-    let (status, result) = server.run_json(&arguments);
+    let arguments = "--mix ping --closed -c 1 -n 1000 -w 0s";
+    let (status, result) = server.run_json(arguments);
     assert_eq!(
         status, 4,
         "25 % errors are over the default limit: {result}"
@@ -188,8 +124,7 @@ fn error_replies_are_no_throughput() {
     assert_eq!(number(&result, "/result/errors/busy"), 250.0);
     assert_eq!(number(&result, "/result/ok"), 750.0);
     assert_eq!(number(&result, "/result/latency/response/count"), 750.0);
-    let (status, result) =
-        server.run_json(&[&arguments[..], &["--slo", "errors<30%", "--fail-on", "slo"]].concat());
+    let (status, result) = server.run_json(&format!("{arguments} --slo errors<30% --fail-on slo"));
     assert_eq!(
         status, 0,
         "an objective replaces the default limit: {result}"
@@ -202,19 +137,8 @@ fn a_lost_connection_is_counted_and_made_again() {
         hang_up_every: Some(300),
         ..Faults::default()
     });
-    let (_, result) = server.run_json(&[
-        "--mix",
-        "ping",
-        "--closed",
-        "-c",
-        "2",
-        "--inflight-per-conn",
-        "4",
-        "-n",
-        "2000",
-        "-w",
-        "0s",
-    ]);
+    let (_, result) =
+        server.run_json("--mix ping --closed -c 2 --inflight-per-conn 4 -n 2000 -w 0s");
     assert!(
         number(&result, "/result/connections_lost") >= 5.0,
         "{result}"
@@ -230,22 +154,8 @@ fn requests_without_an_answer_time_out_and_stay_in_the_tail() {
         stall: Some(stall),
         ..Faults::default()
     });
-    let (_, result) = server.run_json(&[
-        "--mix",
-        "ping",
-        "-r",
-        "500",
-        "-d",
-        "2500ms",
-        "-w",
-        "0s",
-        "-c",
-        "1",
-        "--inflight-per-conn",
-        "8",
-        "--timeout",
-        "400ms",
-    ]);
+    let (_, result) = server
+        .run_json("--mix ping -r 500 -d 2500ms -w 0s -c 1 --inflight-per-conn 8 --timeout 400ms");
     assert!(number(&result, "/result/errors/timeout") >= 8.0, "{result}");
     assert!(number(&result, "/result/latency/response/max") >= 400.0 * MS);
 }
@@ -253,49 +163,41 @@ fn requests_without_an_answer_time_out_and_stay_in_the_tail() {
 #[test]
 fn exit_statuses_follow_the_verdict() {
     let server = NullServer::start(Faults::default());
-    let short = [
-        "--mix", "ping", "-r", "200", "-d", "500ms", "-w", "0s", "-c", "1",
-    ];
-    let (status, result) =
-        server.run_json(&[&short[..], &["--slo", "p50<1ns", "--fail-on", "slo"]].concat());
+    let short = "--mix ping -r 200 -d 500ms -w 0s -c 1";
+    let (status, result) = server.run_json(&format!("{short} --slo p50<1ns --fail-on slo"));
     assert_eq!(status, 1, "{result}");
     assert_eq!(result["slo"][0]["verdict"], "missed");
     // No generator is late by less than a tenth of a nanosecond: a tight objective makes the run invalid.
-    let (status, result) = server.run_json(&[&short[..], &["--slo", "p50<1ns"]].concat());
+    let (status, result) = server.run_json(&format!("{short} --slo p50<1ns"));
     assert_eq!(status, 3, "{result}");
     assert_eq!(result["validity"]["ok"], false);
-    let (status, _) =
-        server.run_json(&[&short[..], &["--slo", "p50<1ns", "--fail-on", "never"]].concat());
+    let (status, _) = server.run_json(&format!("{short} --slo p50<1ns --fail-on never"));
     assert_eq!(status, 0);
 }
 
 #[test]
 fn what_cannot_be_done_is_explained() {
     let server = NullServer::start(Faults::default());
-    let fails = |more: &[&str], expected: i32, says: &str| {
+    let fails = |more: &str, expected: i32, says: &str| {
         let output = server.loadgen(more).output().unwrap();
         let text = text_of(&output);
         assert_eq!(output.status.code(), Some(expected), "{more:?}: {text}");
         assert!(text.contains(says), "{more:?}: {text}");
         assert!(output.stdout.is_empty(), "{more:?}: {text}");
     };
-    fails(&["--closed", "--mix", "rsa2048"], 2, "no key for `rsa2048`");
+    fails("--closed --mix rsa2048", 2, "no key for `rsa2048`");
     fails(
-        &["--closed", "--mix", "p256", "--public-keys", "/nonexistent"],
+        "--closed --mix p256 --public-keys /nonexistent",
         2,
         "/nonexistent",
     );
     fails(
-        &["--closed", "--server-pid", "4294967295", "--mix", "p256"],
+        "--closed --server-pid 4294967295 --mix p256",
         2,
         "no such process",
     );
-    fails(
-        &["--closed", "--out", "/proc/none", "--mix", "p256"],
-        2,
-        "--out",
-    );
-    fails(&[], 2, "--rate");
+    fails("--closed --out /proc/none --mix p256", 2, "--out");
+    fails("", 2, "--rate");
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -327,10 +229,7 @@ fn a_stock_server_is_served_with_given_public_keys() {
         stock: true,
         ..Faults::default()
     });
-    let output = server
-        .loadgen(&["--closed", "--mix", "p256"])
-        .output()
-        .unwrap();
+    let output = server.loadgen("--closed --mix p256").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(
         text_of(&output).contains("--public-keys"),
@@ -338,21 +237,10 @@ fn a_stock_server_is_served_with_given_public_keys() {
         text_of(&output)
     );
     let public = server.path("public");
-    let (status, result) = server.run_json(&[
-        "--mix",
-        "p256",
-        "--closed",
-        "-c",
-        "2",
-        "-n",
-        "200",
-        "-w",
-        "0s",
-        "--verify",
-        "all",
-        "--public-keys",
-        public.to_str().unwrap(),
-    ]);
+    let (status, result) = server.run_json(&format!(
+        "--mix p256 --closed -c 2 -n 200 -w 0s --verify all --public-keys {}",
+        public.display()
+    ));
     assert_eq!(status, 0, "{result}");
     assert_eq!(number(&result, "/result/verified"), 200.0);
     assert!(result["target"]["server"].is_null());
@@ -362,21 +250,7 @@ fn a_stock_server_is_served_with_given_public_keys() {
 fn an_interrupt_keeps_what_was_measured() {
     let server = NullServer::start(Faults::default());
     let child = server
-        .loadgen(&[
-            "--mix",
-            "ping",
-            "-r",
-            "500",
-            "-d",
-            "60s",
-            "-w",
-            "0s",
-            "-c",
-            "1",
-            "--format",
-            "json",
-            "--no-progress",
-        ])
+        .loadgen("--mix ping -r 500 -d 60s -w 0s -c 1 --format json --no-progress")
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
@@ -394,22 +268,8 @@ fn an_interrupt_keeps_what_was_measured() {
 #[test]
 fn threads_share_the_load() {
     let server = NullServer::start(Faults::default());
-    let (_, result) = server.run_json(&[
-        "--mix",
-        "ping",
-        "-r",
-        "1k",
-        "--arrival",
-        "constant",
-        "-d",
-        "2s",
-        "-w",
-        "100ms",
-        "-c",
-        "4",
-        "-t",
-        "2",
-    ]);
+    let (_, result) =
+        server.run_json("--mix ping -r 1k --arrival constant -d 2s -w 100ms -c 4 -t 2");
     assert_eq!(number(&result, "/result/requests"), 2000.0);
     assert_eq!(
         result["validity"]["thread_busy"].as_array().unwrap().len(),
@@ -434,20 +294,7 @@ fn a_target_that_cannot_keep_up_is_told_from_a_generator_that_cannot() {
         delay: Some(Duration::from_millis(1)),
         ..Faults::default()
     });
-    let (_, result) = server.run_json(&[
-        "--mix",
-        "ping",
-        "-r",
-        "10k",
-        "-d",
-        "1s",
-        "-w",
-        "0s",
-        "-c",
-        "1",
-        "--inflight-per-conn",
-        "1",
-    ]);
+    let (_, result) = server.run_json("--mix ping -r 10k -d 1s -w 0s -c 1 --inflight-per-conn 1");
     let notes = result["validity"]["notes"].to_string();
     assert!(notes.contains("the target did not keep up"), "{result}");
     assert!(number(&result, "/result/achieved") < 1100.0);
@@ -461,22 +308,8 @@ fn what_waits_for_a_place_is_given_up_in_time_however_much_is_offered() {
         delay: Some(Duration::from_millis(2)),
         ..Faults::default()
     });
-    let (_, result) = server.run_json(&[
-        "--mix",
-        "ping",
-        "-r",
-        "10k",
-        "-d",
-        "1s",
-        "-w",
-        "500ms",
-        "-c",
-        "1",
-        "--inflight-per-conn",
-        "1",
-        "--timeout",
-        "100ms",
-    ]);
+    let (_, result) = server
+        .run_json("--mix ping -r 10k -d 1s -w 500ms -c 1 --inflight-per-conn 1 --timeout 100ms");
     let given_up = number(&result, "/result/errors/unsent");
     assert!(given_up > 7_000.0, "{result}");
     assert!(number(&result, "/result/unsent") >= given_up);
@@ -495,25 +328,16 @@ fn deadlines_are_sent_when_asked_for_and_refusals_with_a_time_are_counted() {
         busy_every: Some(10),
         ..Faults::default()
     });
-    let run = |more: &[&str]| {
-        let common = [
-            "--mix",
-            "ping",
-            "--closed",
-            "-c",
-            "1",
-            "--inflight-per-conn",
-            "1",
-        ];
-        let rest = ["-n", "200", "-w", "0s", "--fail-on", "never"];
-        server.run_json(&[&common[..], &rest[..], more].concat()).1
+    let run = |more: &str| {
+        let common = "--mix ping --closed -c 1 --inflight-per-conn 1 -n 200 -w 0s --fail-on never";
+        server.run_json(&format!("{common} {more}")).1
     };
-    let with = run(&["--deadline", "250ms"]);
+    let with = run("--deadline 250ms");
     assert_eq!(with["workload"]["deadline_ns"], 250_000_000);
     assert_eq!(number(&with, "/result/ok"), 180.0, "{with}");
     assert_eq!(number(&with, "/result/errors/busy"), 20.0);
     assert_eq!(number(&with, "/result/retry_after"), 20.0);
-    let without = run(&[]);
+    let without = run("");
     assert_eq!(number(&without, "/result/ok"), 0.0, "{without}");
     assert_eq!(number(&without, "/result/errors/deadline-exceeded"), 180.0);
 }
@@ -525,7 +349,7 @@ fn a_deadline_that_the_server_does_not_understand_is_a_mistake() {
         ..Faults::default()
     });
     let output = server
-        .loadgen(&["--closed", "--mix", "ping", "--deadline", "1ms"])
+        .loadgen("--closed --mix ping --deadline 1ms")
         .arg("--public-keys")
         .arg(server.path("public"))
         .output()

@@ -137,49 +137,25 @@ fn results_keep_to_the_schema() {
         busy_every: Some(50),
         ..Faults::default()
     });
-    let pid = std::process::id().to_string();
+    let pid = std::process::id();
     // Ten seconds, so that there are confidence intervals.
-    let (_, open) = server.run_json(&[
-        "--mix",
-        "p256=1,ping=9",
-        "-r",
-        "300",
-        "-d",
-        "10s",
-        "-w",
-        "0s",
-        "-c",
-        "2",
-        "--slo",
-        "p99<1s",
-        "--slo",
-        "errors<50%",
-        "--slo",
-        "mean<1s",
-        "--label",
-        "a=b",
-        "--server-pid",
-        &pid,
-        "--verify",
-        "1%",
-    ]);
+    let (_, open) = server.run_json(&format!(
+        "--mix p256=1,ping=9 -r 300 -d 10s -w 0s -c 2 --slo p99<1s --slo errors<50% --slo mean<1s \
+         --label a=b --server-pid {pid} --verify 1%"
+    ));
     assert_eq!(Validator::mistakes(&schema, &open), Vec::<String>::new());
     assert!(
         open.pointer("/result/latency/response/ci95/p99").is_some(),
         "no interval in {open}"
     );
     assert!(open["result"]["server_cpu"].is_object());
-    let (_, closed) = server.run_json(&[
-        "--mix", "ping", "--closed", "-n", "100", "-w", "0s", "-c", "1",
-    ]);
+    let (_, closed) = server.run_json("--mix ping --closed -n 100 -w 0s -c 1");
     assert_eq!(Validator::mistakes(&schema, &closed), Vec::<String>::new());
     let stock = NullServer::start(Faults {
         stock: true,
         ..Faults::default()
     });
-    let (_, stock) = stock.run_json(&[
-        "--mix", "ping", "--closed", "-n", "100", "-w", "0s", "-c", "1",
-    ]);
+    let (_, stock) = stock.run_json("--mix ping --closed -n 100 -w 0s -c 1");
     assert_eq!(Validator::mistakes(&schema, &stock), Vec::<String>::new());
 }
 
@@ -208,24 +184,8 @@ fn the_files_of_a_result_directory_can_be_read() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("result");
     let out_text = out.to_str().unwrap();
-    let arguments = [
-        "--mix",
-        "ping",
-        "-r",
-        "500",
-        "-d",
-        "2s",
-        "-w",
-        "0s",
-        "-c",
-        "1",
-        "--hlog",
-        "--hgrm",
-        "--fail-on",
-        "slo",
-        "--out",
-        out_text,
-    ];
+    let arguments =
+        format!("--mix ping -r 500 -d 2s -w 0s -c 1 --hlog --hgrm --fail-on slo --out {out_text}");
     let output = server.loadgen(&arguments).output().unwrap();
     assert!(output.status.success(), "{}", support::text_of(&output));
     let read = |name: &str| {

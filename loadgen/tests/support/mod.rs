@@ -84,8 +84,8 @@ impl NullServer {
         self.files.path().join(name)
     }
 
-    /// `loadgen run` against this server, with more arguments.
-    pub(crate) fn loadgen(&self, more: &[&str]) -> Command {
+    /// `loadgen run` against this server, with more arguments between spaces.
+    pub(crate) fn loadgen(&self, more: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
         command.args([
             "run",
@@ -101,12 +101,12 @@ impl NullServer {
         ] {
             command.arg(option).arg(self.path(file));
         }
-        command.args(more);
+        command.args(more.split_whitespace());
         command
     }
 
     /// Runs it and reads the result document.
-    pub(crate) fn run_json(&self, more: &[&str]) -> (i32, Value) {
+    pub(crate) fn run_json(&self, more: &str) -> (i32, Value) {
         let output = self
             .loadgen(more)
             .args(["--format", "json", "--no-progress"])
