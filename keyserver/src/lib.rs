@@ -19,6 +19,7 @@ pub mod dispatch;
 pub mod handshake;
 pub mod limits;
 pub mod logging;
+pub mod meters;
 pub mod placement;
 pub mod policy;
 pub mod snapshot;
@@ -39,6 +40,7 @@ mod selftest;
 mod server;
 mod shard;
 mod shutdown;
+mod statefile;
 
 pub use server::{Server, StartError};
 pub use shard::ConnectionId;

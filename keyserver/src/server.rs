@@ -18,7 +18,7 @@ use crate::shard::{self, Backend, ShardContext, ShardHandle};
 use crate::shutdown::Draining;
 use crate::snapshot::LoadError;
 use crate::state::{ReloadReport, ServerState};
-use crate::{acceptor, alarm, engine, limits};
+use crate::{acceptor, alarm, engine, limits, meters};
 
 /// A running server.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub struct Server {
     crypto_threads: Vec<JoinHandle<()>>,
     dispatchers: Vec<Arc<Dispatcher>>,
     ledger: Option<JoinHandle<()>>,
+    meters: meters::Thread,
 }
 
 /// Why the server did not start.
@@ -113,6 +114,7 @@ impl Server {
             crypto_threads: threads.crypto,
             dispatchers: threads.dispatchers,
             ledger: threads.ledger,
+            meters: threads.meters,
         })
     }
 
@@ -165,6 +167,7 @@ impl Server {
         if let Some(ledger) = self.ledger {
             let _ = ledger.join();
         }
+        self.meters.stop();
         for dispatcher in &self.dispatchers {
             dispatcher.stop();
         }
@@ -194,6 +197,7 @@ struct Threads {
     crypto: Vec<JoinHandle<()>>,
     dispatchers: Vec<Arc<Dispatcher>>,
     ledger: Option<JoinHandle<()>>,
+    meters: meters::Thread,
 }
 
 impl Threads {
@@ -238,6 +242,7 @@ impl Threads {
             crypto,
             dispatchers,
             ledger: ledger.transpose()?,
+            meters: meters::start(state)?,
         })
     }
 }

@@ -11,8 +11,7 @@ use accel::{EngineError, Key, KeyFileError, KeyIndex, KeyTable, LoadRules, Loade
 
 use crate::clock;
 use crate::config::{Config, ConfigError, KeyLocation, KeySource};
-use crate::policy::Policy;
-use crate::policy::rules::KeyName;
+use crate::policy::{KeyName, KeyUse, Policy};
 use crate::stops::StateError;
 use crate::tls::ServerConfig;
 use crate::tls::certs::{self, CertificateError};
@@ -57,6 +56,8 @@ pub enum LoadError {
     Certificate(CertificateError),
     /// The stops of the state directory cannot be read.
     State(StateError),
+    /// Grants ask of keys what they are not for. Each with its place and the way out.
+    Purpose(Vec<String>),
     /// The engine cannot be used on this machine.
     Engine(EngineError),
     /// A key in a token cannot be used.
@@ -96,7 +97,11 @@ impl Snapshot {
         }
         let keys = KeyTable::new(loaded.keys).map_err(LoadError::Key)?;
         let server = certs::load(&config.tls).map_err(LoadError::Certificate)?;
-        let policy = Policy::compile(&config.clients, &names(&keys, &loaded.absent), generation);
+        let names = names(&keys, &loaded.absent, &loaded.usages);
+        let policy = Policy::compile(&config.clients, &names, generation);
+        if !policy.conflicts().is_empty() {
+            return Err(LoadError::Purpose(policy.conflicts().to_vec()));
+        }
         Ok(Self {
             generation,
             config: Arc::new(config),
@@ -186,6 +191,8 @@ struct Loaded {
     absent: Vec<AbsentKey>,
     #[cfg(feature = "pkcs11")]
     in_tokens: Vec<(KeySource, Arc<Key>)>,
+    /// What each of `keys` is for.
+    usages: Vec<Arc<KeyUse>>,
 }
 
 impl Loaded {
@@ -198,36 +205,42 @@ impl Loaded {
         match &source.location {
             KeyLocation::Directory(_) | KeyLocation::File(_) => {
                 let _only_for_tokens = (tokens, old);
-                load_files(source, &mut self.keys)
+                load_files(source, &mut self.keys)?;
             }
             #[cfg(feature = "pkcs11")]
-            KeyLocation::Token(token) => {
-                match tokens.find(source, token, old)? {
-                    Found::Key(key) => {
-                        self.in_tokens.push((source.clone(), Arc::clone(&key.key)));
-                        self.keys.push(key);
-                    }
-                    Found::Absent(key) => self.absent.push(key),
+            KeyLocation::Token(token) => match tokens.find(source, token, old)? {
+                Found::Key(key) => {
+                    self.in_tokens.push((source.clone(), Arc::clone(&key.key)));
+                    self.keys.push(key);
                 }
-                Ok(())
-            }
+                Found::Absent(key) => self.absent.push(key),
+            },
         }
+        self.usages
+            .resize(self.keys.len(), Arc::clone(&source.usage));
+        Ok(())
     }
 }
 
 /// The names that grants may use. Those of absent keys are among them, so that nobody is told that
 /// there is no such key; their places are behind the table, where nothing is looked up.
-fn names<'a>(keys: &'a KeyTable, absent: &'a [AbsentKey]) -> Vec<KeyName<'a>> {
-    let present = keys.iter().map(|(index, entry)| KeyName {
+fn names<'a>(
+    keys: &'a KeyTable,
+    absent: &'a [AbsentKey],
+    usages: &'a [Arc<KeyUse>],
+) -> Vec<KeyName<'a>> {
+    let present = (keys.iter().zip(usages)).map(|((index, entry), usage)| KeyName {
         index: index.0,
         label: &entry.label,
         ski: entry.key.ski(),
+        usage,
     });
     let behind = u32::try_from(keys.len()).unwrap_or(u32::MAX)..;
     let absent = behind.zip(absent).map(|(index, key)| KeyName {
         index,
         label: &key.label,
         ski: [0; 20],
+        usage: &key.usage,
     });
     present.chain(absent).collect()
 }
@@ -281,6 +294,7 @@ impl fmt::Display for LoadError {
             Self::Config(error) => error.fmt(f),
             Self::Key(error) => error.fmt(f),
             Self::Certificate(error) => error.fmt(f),
+            Self::Purpose(conflicts) => f.write_str(&conflicts.join("\n")),
             Self::Engine(error) => error.fmt(f),
             #[cfg(feature = "pkcs11")]
             Self::Token { label, error } => write!(f, "key \"{label}\": {error}"),

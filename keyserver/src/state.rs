@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::metrics::Metrics;
 use crate::config::{Config, Pkcs11};
+use crate::meters::Meters;
 use crate::selftest::Prover;
 use crate::snapshot::{LoadError, Snapshot};
 use crate::stops::Switchboard;
@@ -33,6 +34,8 @@ pub struct ServerState {
     pub tokens: Tokens,
     /// What an operator has stopped.
     pub stops: Switchboard,
+    /// How much of the limits of grants is used.
+    pub meters: Meters,
     engine: Arc<Engine>,
     prover: Prover,
     started: SystemTime,
@@ -68,8 +71,10 @@ impl ServerState {
         let prover = Prover::new(&config.accel).map_err(LoadError::Engine)?;
         let stops = Switchboard::open(config.admin.state.as_deref()).map_err(LoadError::State)?;
         let tokens = Tokens::new(&config.pkcs11);
-        let snapshot = Snapshot::load(config, &tokens, None)?;
+        let meters = Meters::open(config.admin.state.as_deref()).map_err(LoadError::State)?;
+        let mut snapshot = Snapshot::load(config, &tokens, None)?;
         prover.prove(&snapshot, None)?;
+        (meters.attach(&mut snapshot.policy)).map_err(LoadError::State)?;
         let metrics = Metrics::new(Arc::clone(&engine), tokens.clone());
         metrics.reload(true);
         metrics.set_keys(snapshot.keys.len());
@@ -80,6 +85,7 @@ impl ServerState {
             health: Health::default(),
             tokens,
             stops,
+            meters,
             engine,
             prover,
             started: clock::wall(),
@@ -132,8 +138,9 @@ impl ServerState {
     fn replace(&self, old: &Snapshot) -> Result<ReloadReport, LoadError> {
         let config = Config::load(&old.config.path)?;
         let needs_restart = needs_restart(&old.config, &config);
-        let new = Snapshot::load(config, &self.tokens, Some(old))?;
+        let mut new = Snapshot::load(config, &self.tokens, Some(old))?;
         self.prover.prove(&new, Some(old))?;
+        (self.meters.attach(&mut new.policy)).map_err(LoadError::State)?;
         let missing_in = |other: &Snapshot, of: &Snapshot| {
             of.keys
                 .iter()

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::config;
 #[cfg(feature = "pkcs11")]
 use crate::config::{KeySource, TokenKeySource};
+use crate::policy::KeyUse;
 #[cfg(feature = "pkcs11")]
 use crate::snapshot::{LoadError, Snapshot};
 #[cfg(feature = "pkcs11")]
@@ -41,6 +42,8 @@ pub struct AbsentKey {
     pub label: String,
     /// Why it is not served; empty when nobody tried.
     pub reason: String,
+    /// What it is for.
+    pub usage: Arc<KeyUse>,
 }
 
 /// One slot, for `/state`, `ksctl status` and `/readyz`. Fields are added, never renamed.
@@ -235,7 +238,11 @@ impl Tokens {
         let label = source.label.clone().unwrap_or_default();
         let Some(pools) = &self.pools else {
             let reason = String::new();
-            return Ok(Found::Absent(AbsentKey { label, reason }));
+            return Ok(Found::Absent(AbsentKey {
+                label,
+                reason,
+                usage: Arc::clone(&source.usage),
+            }));
         };
         let found = |key| {
             let place = token.uris.first().map(ToString::to_string);
@@ -277,7 +284,11 @@ impl Tokens {
                 }
                 None if may_pass(&error) && !token.required => {
                     let reason = error.to_string();
-                    Ok(Found::Absent(AbsentKey { label, reason }))
+                    Ok(Found::Absent(AbsentKey {
+                        label,
+                        reason,
+                        usage: Arc::clone(&source.usage),
+                    }))
                 }
                 _ => Err(LoadError::Token { label, error }),
             },

@@ -17,7 +17,7 @@ use std::time::Duration;
 use accel::VerifyRate;
 use common::{MINIMAL, Site};
 use keyserver::config::{Config, EngineChoice, IoBackend, KeyLocation, Match, TlsVersion};
-use keyserver::policy::Right;
+use keyserver::policy::{Hours, Purpose, Right, Weekday};
 
 fn parse(text: &str) -> Result<Config, String> {
     Config::parse(Path::new("keyserver.toml"), text).map_err(|error| error.to_string())
@@ -131,6 +131,141 @@ limit = "2min"
     let grants = &config.clients[0].grants;
     assert_eq!(grants[0].expires, grants[1].expires);
     assert_eq!(grants[1].expires.unwrap().to_string(), "2031-02-03");
+}
+
+/// [`MINIMAL`] with more settings of its grant, and a state directory.
+fn with_grant(settings: &str) -> String {
+    MINIMAL
+        .replace("[admin]\n", "[admin]\nstate = \"state\"\n")
+        .trim_start()
+        .to_owned()
+        + settings
+}
+
+#[test]
+fn circumstances_and_limits_of_a_grant_are_read() {
+    let settings = "source = [\"10.1.0.0/16\", \"::1\"]\ndays = [\"mon\", \"sun\"]\nhours = \"22:00-06:00\"\n\
+                    rate = \"600/min\"\ndaily = 5000\n";
+    let config = parse(&with_grant(settings)).unwrap();
+    let grant = &config.clients[0].grants[0];
+    let sources: Vec<_> = grant.sources.iter().map(ToString::to_string).collect();
+    assert_eq!(sources, ["10.1.0.0/16", "::1/128"]);
+    assert_eq!(grant.window.days, [Weekday::Monday, Weekday::Sunday]);
+    assert_eq!(grant.window.hours, [Hours::parse("22:00-06:00").unwrap()]);
+    let rate = grant.limits.rate.unwrap();
+    // A burst that is not given is what a second brings.
+    assert_eq!(
+        (rate.count, rate.period, rate.burst),
+        (600, Duration::from_secs(60), 10)
+    );
+    assert_eq!(grant.limits.daily, Some(5000));
+    let slow = parse(&with_grant("rate = \"2/h\"\nburst = 5\n")).unwrap();
+    assert_eq!(slow.clients[0].grants[0].limits.rate.unwrap().burst, 5);
+    // Where it stands, for the one who asks which line decided.
+    assert_eq!(grant.place.to_string(), "keyserver.toml:21");
+    assert_eq!(grant.place.of("daily"), "keyserver.toml:28");
+    let usage = &config.keys[0].usage;
+    assert_eq!((usage.purpose, usage.dual_use_until), (Purpose::Sign, None));
+    let dual = with_grant("").replace(
+        "\"keys\"\n",
+        "\"keys\"\npurpose = \"key-exchange\"\ndual_use_until = 2027-06-30\n",
+    );
+    let usage = &parse(&dual).unwrap().keys[0].usage;
+    assert_eq!(usage.purpose, Purpose::KeyExchange);
+    assert_eq!(usage.dual_use_until.unwrap().to_string(), "2027-06-30");
+}
+
+/// A setting, what is wrong with it, and what to do.
+const WRONG: [(&str, &str, &str); 12] = [
+    (
+        "source = \"10.1.2.3/8\"",
+        "`clients.grants.source` = \"10.1.2.3/8\" is not understood",
+        "no bit set behind the prefix",
+    ),
+    (
+        "source = []",
+        "`clients.grants.source` lets nothing through",
+        "or leave it out",
+    ),
+    (
+        "days = [\"monday\"]",
+        "`clients.grants.days` = \"monday\" is not understood",
+        "[\"mon\", \"tue\"]",
+    ),
+    (
+        "hours = \"8:00-18:00\"",
+        "`clients.grants.hours` = \"8:00-18:00\" is not understood",
+        "times of day in UTC",
+    ),
+    (
+        "hours = 8",
+        "`clients.grants.hours` is a number",
+        "times of day in UTC",
+    ),
+    (
+        "rate = \"100\"",
+        "`clients.grants.rate` = \"100\" is not understood",
+        "\"600/min\"",
+    ),
+    (
+        "rate = \"0/s\"",
+        "`clients.grants.rate` = \"0/s\" is not understood",
+        "\"600/min\"",
+    ),
+    (
+        "burst = 5",
+        "`clients.grants.burst` is nothing without `rate`",
+        "rate = \"100/s\"",
+    ),
+    (
+        "rate = \"1/s\"\nburst = 0",
+        "`clients.grants.burst` = 0 is out of bounds",
+        "from 1 to ",
+    ),
+    (
+        "daily = 0",
+        "`clients.grants.daily` = 0 is out of bounds",
+        "from 1 to ",
+    ),
+    (
+        "expires = \"soon\"",
+        "`clients.grants.expires` = soon is not a day",
+        "like 2027-06-30",
+    ),
+    (
+        "max_credential_lifetime = \"1h\"",
+        "is for the right delegate",
+        "allow \"delegate\"",
+    ),
+];
+
+#[test]
+fn circumstances_that_mean_nothing_say_what_would() {
+    for (setting, what, fix) in WRONG {
+        let error = errors(&with_grant(&format!("{setting}\n")));
+        assert!(
+            error.contains(what) && error.contains(fix),
+            "{setting}: {error}"
+        );
+    }
+    let error = errors(&(MINIMAL.to_owned() + "daily = 5\n"));
+    assert!(
+        error.contains("`admin.state` is missing, and a grant has `daily`"),
+        "{error}"
+    );
+    let error = error_with("\"sign-digest\"]", "\"decrypt-raw\"]");
+    assert!(
+        error.contains("a grant of decrypt-raw needs an end"),
+        "{error}"
+    );
+    let error = error_with(
+        "directory = \"keys\"",
+        "directory = \"keys\"\npurpose = \"both\"",
+    );
+    assert!(
+        error.contains("`keys.purpose` = \"both\" is not understood"),
+        "{error}"
+    );
 }
 
 #[test]

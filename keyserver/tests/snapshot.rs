@@ -19,8 +19,11 @@ use accel::{Engine, EngineChoice, EngineConfig, VerifyRate};
 use common::{MINIMAL, Site, params};
 use keyless_protocol::info::ski_to_hex;
 use keyless_protocol::{ErrorCode, Opcode, Request};
+use keyserver::clock;
 use keyserver::config::Config;
-use keyserver::policy::{self, ClientId, PeerIdentity, RefusalReason, Right};
+use keyserver::policy::{
+    self, Admitted, ClientId, Peer, PeerIdentity, Refusal, RefusalReason, Right, Unmet,
+};
 use keyserver::snapshot::{LoadError, Snapshot};
 use keyserver::state::ServerState;
 use keyserver::tokens::Tokens;
@@ -45,6 +48,15 @@ fn client(site: &Site, snapshot: &Snapshot, dns: &str) -> Option<ClientId> {
     let certificate = site.client(dns);
     let identity = PeerIdentity::from_certificate(certificate.der()).unwrap();
     snapshot.policy.client(&identity)
+}
+
+fn admit(
+    snapshot: &Arc<Snapshot>,
+    client: Option<ClientId>,
+    request: &Request<'_>,
+) -> Result<Admitted, Refusal> {
+    let address = [192, 0, 2, 1].into();
+    policy::admit(snapshot, &Peer { client, address }, request, clock::now())
 }
 
 fn engine() -> Arc<Engine> {
@@ -83,7 +95,7 @@ fn a_request_is_admitted_with_its_key_or_refused_in_one_way() {
             ski,
             ..Request::new(1, opcode)
         };
-        policy::admit(&snapshot, client, &request)
+        admit(&snapshot, client, &request)
     };
 
     let admitted = ask(granted, Some(ski), Opcode::EcdsaSignSha256).unwrap();
@@ -113,13 +125,13 @@ fn a_request_is_admitted_with_its_key_or_refused_in_one_way() {
             granted,
             Some(ski),
             Opcode::RsaDecrypt,
-            RefusalReason::NoRight(Right::DecryptCompatible),
+            RefusalReason::NoRight(Right::DecryptCompatible, Unmet::Allow),
         ),
         (
             granted,
             Some(ski),
             Opcode::RsaDecryptRaw,
-            RefusalReason::NoRight(Right::DecryptRaw),
+            RefusalReason::NoRight(Right::DecryptRaw, Unmet::Allow),
         ),
         (
             stranger,
@@ -156,13 +168,13 @@ fn an_rsa_key_is_also_found_by_its_digest_but_never_against_its_ski() {
         digest,
         ..Request::new(1, Opcode::RsaSignSha256)
     };
-    assert!(policy::admit(&snapshot, granted, &request).is_ok());
+    assert!(admit(&snapshot, granted, &request).is_ok());
     // A digest does not override an SKI that names another key.
     let request = Request {
         ski: Some([9; 20]),
         ..request
     };
-    let refusal = policy::admit(&snapshot, granted, &request).unwrap_err();
+    let refusal = admit(&snapshot, granted, &request).unwrap_err();
     assert_eq!(refusal.reason, RefusalReason::UnknownKey);
 }
 

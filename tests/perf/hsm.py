@@ -74,7 +74,7 @@ class Token:
         """The lines of keyserver.toml for the key behind `module`."""
         lines = [
             "[[keys]]", f'uri = "pkcs11:token=perf;object={self.label}?module-path={module}"',
-            f'pin_source = "file:{self.made.path("pin")}"', "[pkcs11]",
+            f'pin_source = "file:{self.made.path("pin")}"', "dual_use_until = 2099-12-31", "[pkcs11]",
         ]
         return "\n".join([*lines, *(f"{name} = {value}" for name, value in settings.items())])
 

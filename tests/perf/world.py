@@ -100,6 +100,7 @@ spread = "0s"
 limit  = "1s"
 [[keys]]
 directory = "{keys}"
+dual_use_until = 2099-12-31
 {extra}
 """
         for name, allow in self.clients.items():
@@ -111,6 +112,7 @@ match = "dns:{name}"
 [[clients.grants]]
 keys  = ["*"]
 allow = [{rights}]
+{"expires = 2099-12-31" if "decrypt-raw" in allow else ""}
 """
         path = self.path("keyserver.toml")
         path.write_text(text)

@@ -115,6 +115,8 @@ pub struct ClientRule {
     pub keys: Vec<String>,
     /// The rights of its only grant.
     pub allow: Vec<String>,
+    /// More settings of that grant, a line each.
+    pub conditions: String,
 }
 
 impl ClientRule {
@@ -125,6 +127,7 @@ impl ClientRule {
             name: name.into(),
             keys: vec!["*".into()],
             allow,
+            conditions: String::new(),
         }
     }
 }
@@ -138,20 +141,23 @@ pub struct ServerConfig {
     pub metrics: SocketAddr,
     /// `io.backend`; left out when `None`.
     pub io_backend: Option<String>,
+    /// What the keys are for: more settings of the `[[keys]]` entry.
+    pub purpose: String,
     /// Who may do what.
     pub clients: Vec<ClientRule>,
     /// More TOML, after everything else: start it with a table header.
     pub extra: String,
 }
 
-/// Free ports on loopback, and the client `edge-1` with the rights to sign digests and to decrypt
-/// with every key.
+/// Free ports on loopback, keys for both purposes, and the client `edge-1` with the rights to sign
+/// digests and to decrypt with every key.
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             address: free_address(),
             metrics: free_address(),
             io_backend: None,
+            purpose: "dual_use_until = 2099-12-31".into(),
             clients: vec![ClientRule::new("edge-1", &["sign-digest", "decrypt-raw"])],
             extra: String::new(),
         }
@@ -186,7 +192,9 @@ address = "{metrics}"
 
 [[keys]]
 directory = "keys"
+{purpose}
 "#,
+            purpose = self.purpose,
             address = self.address,
             metrics = self.metrics,
         );
@@ -207,6 +215,11 @@ directory = "keys"
                     "[[clients.grants]]\nkeys = {keys:?}\nallow = {allow:?}"
                 )
                 .expect("text grows");
+                // The raw operation must have an end.
+                if allow.iter().any(|right| right == "decrypt-raw") {
+                    text.push_str("expires = 2099-12-31\n");
+                }
+                writeln!(text, "{}", client.conditions).expect("text grows");
             }
         }
         text.push('\n');

@@ -208,7 +208,7 @@ impl SoftHsm {
     /// A `[[keys]]` entry for a key behind another module that forwards to this one.
     pub fn entry_through(&self, module: &Path, token: &str, label: &str) -> String {
         format!(
-            "[[keys]]\nuri = \"{}\"\npin_source = \"file:{}\"\n",
+            "[[keys]]\nuri = \"{}\"\npin_source = \"file:{}\"\ndual_use_until = 2099-12-31\n",
             self.uri_through(module, token, label),
             self.pin_file().display()
         )

@@ -119,7 +119,7 @@ impl Status {
             open_fds: process::open_descriptors(),
             stuck: server.health.stuck(),
             stops: stopping::entries(&server.stops.current(), &snapshot),
-            warnings: snapshot.warnings(),
+            warnings: [server.meters.exhausted(), snapshot.warnings()].concat(),
         }
     }
 }

@@ -137,6 +137,7 @@ address = "127.0.0.1:{metrics_port}"
 
 [[keys]]
 directory = "keys"
+dual_use_until = {until}     # the RSA keys of the demo both sign and decrypt; yours should not
 
 [[clients]]
 name  = "{CLIENT}"

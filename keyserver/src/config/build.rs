@@ -52,10 +52,7 @@ impl Config {
     ///
     /// [`ConfigError`] with everything that is wrong with the text.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let source = Source {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        };
+        let source = Source::new(path.to_owned(), text.to_owned());
         let paths = Paths::new(base_of(path), None);
         let (config, problems) = build(&[source], &paths);
         finish(config, problems, path)
@@ -93,10 +90,7 @@ fn read(path: &Path) -> Result<Source, ConfigError> {
         )));
     }
     let text = fs::read_to_string(path).map_err(unreadable)?;
-    Ok(Source {
-        path: path.to_owned(),
-        text,
-    })
+    Ok(Source::new(path.to_owned(), text))
 }
 
 /// The `*.toml` files of `conf.d` beside `path`, in name order.
@@ -153,6 +147,7 @@ fn document(root: &Section<'_>, path: &Path, paths: &Paths) -> Option<Config> {
     let keys = keys::read(&root.list("keys"), paths, &pkcs11);
     let clients = clients::read(&root.list("clients"));
     let ledger = ledger(&root.section("ledger"), paths, &clients);
+    needs_state(root, &admin, &clients);
     root.finish();
     Some(Config {
         path: path.to_owned(),
@@ -237,6 +232,19 @@ fn admin(section: &Section<'_>, paths: &Paths) -> Admin {
     };
     section.finish();
     admin
+}
+
+/// A number of uses a day that a restart would begin anew is none.
+fn needs_state(root: &Section<'_>, admin: &Admin, clients: &[Client]) {
+    let grants = clients.iter().flat_map(|client| &client.grants);
+    let counted = grants.filter(|grant| grant.limits.daily.is_some()).count();
+    if admin.state.is_none() && counted > 0 {
+        root.section("admin").problem(
+            "`admin.state` is missing, and a grant has `daily`: what was used is remembered there"
+                .to_owned(),
+            "add [admin] `state = \"/var/lib/keyserver\"`".to_owned(),
+        );
+    }
 }
 
 /// The directory of the ledger. Whoever may open ciphertexts needs one.

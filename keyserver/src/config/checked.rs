@@ -8,18 +8,19 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use accel::VerifyRate;
 use keyless_protocol::info::ski_to_hex;
 
 use super::date::Date;
+use super::place::Place;
 use super::tokens::Pkcs11;
 #[cfg(feature = "pkcs11")]
 use super::tokens::TokenKeySource;
 use crate::limits;
-use crate::policy::conditions::Conditions;
-use crate::policy::rights::Rights;
+use crate::policy::{Conditions, KeyUse, Limits as GrantLimits, Prefix, Rights, Window};
 
 /// Everything `keyserver run` needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,6 +191,8 @@ pub struct KeySource {
     pub location: KeyLocation,
     /// The name of a single key, instead of its file's stem. A key in a token always has one.
     pub label: Option<String>,
+    /// What the keys are for.
+    pub usage: Arc<KeyUse>,
     /// A certificate that must carry the same public key; for a single key.
     pub certificate: Option<PathBuf>,
     /// Labels of RSA keys whose public exponent need not be 65537.
@@ -250,8 +253,14 @@ pub struct Grant {
     /// The longest time for which a delegated credential may be issued. Where none is given,
     /// [`limits::CREDENTIAL_LIFETIME`] counts.
     pub max_credential_lifetime: Option<Duration>,
-    /// `FILE:LINE` of the grant, for warnings.
-    pub origin: String,
+    /// The networks it may be used from; empty: anywhere.
+    pub sources: Vec<Prefix>,
+    /// When in the week it counts.
+    pub window: Window,
+    /// How often it may be used.
+    pub limits: GrantLimits,
+    /// Where it stands.
+    pub place: Place,
 }
 
 /// Names keys in a grant.

@@ -5,9 +5,8 @@ use std::collections::HashMap;
 use keyless_protocol::info::ski_from_hex;
 
 use super::checked::{Client, Grant, KeyPattern, Match};
-use super::conditions;
-use super::date::Date;
 use super::raw::{Section, Value, suggest};
+use super::{circumstances, conditions};
 use crate::policy::rights::{Right, Rights};
 
 const MATCH_FORMS: &str = "dns:NAME, uri:URI, subject:CN=NAME,... or spki-sha256:HEX";
@@ -24,7 +23,7 @@ pub(super) fn read(entries: &[Section<'_>]) -> Vec<Client> {
         let Some(client) = client(entry) else {
             continue;
         };
-        if let Some(first) = names.insert(client.name.clone(), entry.origin()) {
+        if let Some(first) = names.insert(client.name.clone(), entry.place()) {
             let what = format!("client \"{}\" is already defined at {first}", client.name);
             entry.problem(what, "give each client a name of its own".to_owned());
         }
@@ -128,20 +127,18 @@ fn grant(entry: &Section<'_>) -> Option<Grant> {
         }
         items.iter().filter_map(right).collect::<Rights>()
     });
-    let expires = entry.optional("expires").and_then(|value| {
-        let text = value.date_text()?;
-        let date = Date::parse(&text);
-        if date.is_none() {
-            let what = format!("`{}` = {} is not a day", value.name(), text.escape_debug());
-            value.problem(
-                what,
-                "give the last day the grant counts, in UTC, like 2027-06-30",
-            );
-        }
-        date
-    });
+    let expires = circumstances::last_day(entry, "expires", "the last day the grant counts");
+    if expires.is_none() && allow.is_some_and(|allow| allow.contains(Right::DecryptRaw)) {
+        entry.problem(
+            "a grant of decrypt-raw needs an end: it is full use of the key, forged signatures included".to_owned(),
+            "add `expires = YYYY-MM-DD`; or allow \"decrypt-compatible\", with which stock edges work".to_owned(),
+        );
+    }
     let conditions = conditions::read(entry, allow.unwrap_or_default());
     let max_credential_lifetime = conditions::credential_lifetime(entry, allow.unwrap_or_default());
+    let sources = circumstances::sources(entry);
+    let window = circumstances::window(entry);
+    let limits = circumstances::limits(entry);
     entry.finish();
     Some(Grant {
         keys: keys?,
@@ -149,7 +146,10 @@ fn grant(entry: &Section<'_>) -> Option<Grant> {
         expires,
         conditions,
         max_credential_lifetime,
-        origin: entry.origin(),
+        sources,
+        window,
+        limits,
+        place: entry.place(),
     })
 }
 

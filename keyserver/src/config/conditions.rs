@@ -156,7 +156,7 @@ fn protocols(value: &Value<'_>) -> Vec<String> {
 }
 
 /// The items of a list that must not be empty: an empty one would let nothing through.
-fn filled<'a>(value: &Value<'a>, wanted: &str) -> Vec<Value<'a>> {
+pub(super) fn filled<'a>(value: &Value<'a>, wanted: &str) -> Vec<Value<'a>> {
     let items = value.items(wanted);
     if items.is_empty() {
         value.problem(

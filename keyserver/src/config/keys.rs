@@ -1,11 +1,14 @@
 //! `[[keys]]`: where private keys come from.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::checked::{KeyLocation, KeySource};
+use super::circumstances;
 use super::paths::{Kind, Paths};
 use super::raw::{Section, Value};
 use super::tokens::Pkcs11;
+use crate::policy::{KeyUse, Purpose};
 
 /// What an entry of files may say, and an entry of a token may not.
 const FOR_FILES: [&str; 2] = ["allow_exponents", "allow_weak_permissions"];
@@ -44,15 +47,31 @@ fn source(entry: &Section<'_>, paths: &Paths, tokens: &Pkcs11) -> Option<KeySour
         None => default_label(entry, location.as_ref()),
     };
     let certificate = certificate.and_then(|value| paths.read(&value, Kind::File));
+    let usage = usage(entry);
     let allow_exponents = labels(entry, "allow_exponents");
     let allow_weak_permissions = labels(entry, "allow_weak_permissions");
     entry.finish();
     Some(KeySource {
         location: location?,
         label,
+        usage,
         certificate,
         allow_exponents,
         allow_weak_permissions,
+    })
+}
+
+/// What the keys are for.
+fn usage(entry: &Section<'_>) -> Arc<KeyUse> {
+    let wanted = "\"sign\" or \"key-exchange\"; for both, for a time, add `dual_use_until`";
+    let purpose = entry.optional("purpose");
+    let purpose = purpose.and_then(|value| value.text(wanted, Purpose::from_name));
+    let meaning = "the last day on which the keys may both sign and open key exchanges";
+    let dual_use_until = circumstances::last_day(entry, "dual_use_until", meaning);
+    Arc::new(KeyUse {
+        purpose: purpose.unwrap_or_default(),
+        dual_use_until,
+        place: entry.place(),
     })
 }
 

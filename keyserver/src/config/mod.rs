@@ -3,12 +3,14 @@
 
 mod build;
 pub mod checked;
+mod circumstances;
 mod clients;
 mod conditions;
 mod date;
 mod keys;
 mod paths;
 mod pins;
+mod place;
 mod problem;
 mod raw;
 mod tokens;
@@ -19,6 +21,7 @@ pub use checked::{
     KeySource, Limits, Listen, Match, Metrics, Shutdown, Tls, TlsVersion,
 };
 pub use date::Date;
+pub use place::Place;
 pub use problem::{ConfigError, Problem};
 pub use tokens::Pkcs11;
 #[cfg(feature = "pkcs11")]

@@ -14,6 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::pins;
+use super::place::Place;
 use super::problem::Problem;
 
 /// The text of one file.
@@ -21,6 +22,8 @@ use super::problem::Problem;
 pub(super) struct Source {
     pub(super) path: PathBuf,
     pub(super) text: String,
+    /// Where each line begins: there are files with very many grants.
+    starts: Vec<usize>,
 }
 
 /// Gathers everything that is wrong, so that one run shows it all.
@@ -56,16 +59,26 @@ pub(super) struct Value<'a> {
 }
 
 impl Source {
-    /// The number, from 1, and the text of the line that holds the byte at `offset`, as far as it may
-    /// be shown.
+    pub(super) fn new(path: PathBuf, text: String) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let starts = std::iter::once(0)
+            .chain(ends.map(|(at, _)| at + 1))
+            .collect();
+        Self { path, text, starts }
+    }
+
+    /// The number, from 1, of the line that holds the byte at `offset`.
+    fn line_number(&self, offset: usize) -> usize {
+        self.starts.partition_point(|start| *start <= offset).max(1)
+    }
+
+    /// The same, and the text of the line as far as it may be shown.
     fn line(&self, offset: usize) -> (usize, String) {
-        let before = self
-            .text
-            .as_bytes()
-            .get(..offset)
-            .unwrap_or(self.text.as_bytes());
-        let number = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let line = self.text.lines().nth(number - 1).unwrap_or_default();
+        let number = self.line_number(offset);
+        let rest = (self.starts.get(number - 1)).and_then(|start| self.text.get(*start..));
+        let line = rest
+            .and_then(|rest| rest.lines().next())
+            .unwrap_or_default();
         (number, pins::shown(line).to_owned())
     }
 
@@ -243,18 +256,18 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// `FILE:LINE` of the section.
-    pub(super) fn origin(&self) -> String {
-        self.parts.last().map_or_else(
-            || self.main.path.display().to_string(),
-            |part| {
-                format!(
-                    "{}:{}",
-                    part.source.path.display(),
-                    part.source.line(part.span.start).0
-                )
-            },
-        )
+    /// Where the section and the settings in it stand; those that were asked for.
+    pub(super) fn place(&self) -> Place {
+        let Some(part) = self.parts.last() else {
+            return Place::new(self.main.path.clone(), 1, Vec::new());
+        };
+        let known = self.known.borrow();
+        let settings = part.table.iter().filter_map(|(key, _)| {
+            let name = known.get(key.get_ref().as_ref())?;
+            Some((*name, part.source.line_number(key.span().start)))
+        });
+        let line = part.source.line_number(part.span.start);
+        Place::new(part.source.path.clone(), line, settings.collect())
     }
 
     /// Something is wrong with the section as a whole.
@@ -461,10 +474,7 @@ mod tests {
 
     #[test]
     fn lines_are_counted_from_one() {
-        let source = Source {
-            path: PathBuf::from("x"),
-            text: "a = 1\nb = 2\n".to_owned(),
-        };
+        let source = Source::new(PathBuf::from("x"), "a = 1\nb = 2\n".to_owned());
         assert_eq!(source.line(0), (1, "a = 1".to_owned()));
         assert_eq!(source.line(6), (2, "b = 2".to_owned()));
         assert_eq!(source.line(999), (3, String::new()));

@@ -2,13 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use accel::{Key, KeyIndex};
 use keyless_protocol::{ErrorCode, Opcode, Request, SignatureScheme};
 
+use super::ask::{Ask, Facts, Peer};
+use super::meter::Count;
 use super::rights::Right;
-use super::rules::ClientId;
+use super::rules::{ClientId, Policy};
+use super::unmet::Unmet;
 use crate::handshake::{Claim, Fault, Statement, TranscriptShape};
 use crate::snapshot::Snapshot;
 use crate::stops::Stopped;
@@ -26,6 +29,7 @@ pub struct Admitted {
     opcode: Opcode,
     right: Right,
     signs: Option<Signs>,
+    max_credential_lifetime: Duration,
 }
 
 /// What an operation that checks what it signs has found, and is allowed to sign.
@@ -74,11 +78,11 @@ impl Admitted {
         self.right
     }
 
-    /// The longest time for which a delegated credential of this key may be issued to this client.
+    /// The longest time for which a delegated credential of this key may be issued to this client; for
+    /// [`Right::Delegate`] only.
     #[must_use]
     pub fn max_credential_lifetime(&self) -> Duration {
-        let Self { snapshot, .. } = self;
-        (snapshot.policy).max_credential_lifetime(self.client, self.key_index.0)
+        self.max_credential_lifetime
     }
 
     /// How the payload is signed, where the operation has checked what it is.
@@ -109,8 +113,8 @@ pub enum RefusalReason {
     NoKeyNamed,
     /// No such key is loaded.
     UnknownKey,
-    /// No grant in force gives the right, or the conditions of those that do are not met.
-    NoRight(Right),
+    /// No grant covers it. What does not hold of the one that came nearest.
+    NoRight(Right, Unmet),
     /// What is to be signed is not what a TLS server signs, or not with this key.
     NotTls(Fault),
     /// An operator has stopped it.
@@ -126,9 +130,22 @@ impl RefusalReason {
             Self::UnknownClient => "unknown-client",
             Self::NoKeyNamed => "no-key-named",
             Self::UnknownKey => "unknown-key",
-            Self::NoRight(_) => "acl",
+            Self::NoRight(_, Unmet::Rate { .. }) => "rate",
+            Self::NoRight(_, Unmet::Daily) => "daily-ceiling",
+            Self::NoRight(_, Unmet::Purpose) => "purpose",
+            Self::NoRight(..) => "acl",
             Self::NotTls(_) => "not-tls",
             Self::Stopped(_) => "stopped",
+        }
+    }
+
+    /// When to ask again, where that helps: only the rate of a grant passes by itself. Who is told so has the
+    /// right, so it tells nobody anything.
+    #[must_use]
+    pub const fn retry_after(self) -> Option<Duration> {
+        match self {
+            Self::NoRight(_, Unmet::Rate { retry_after }) => Some(retry_after),
+            _ => None,
         }
     }
 
@@ -136,10 +153,11 @@ impl RefusalReason {
     pub(crate) const fn refusal(self) -> Refusal {
         let code = match self {
             Self::NotServed => ErrorCode::BadOpcode,
+            Self::NoRight(_, Unmet::Rate { .. }) => ErrorCode::Busy,
             Self::UnknownClient
             | Self::NoKeyNamed
             | Self::UnknownKey
-            | Self::NoRight(_)
+            | Self::NoRight(..)
             | Self::NotTls(_) => ErrorCode::Denied,
             Self::Stopped(stopped) => stopped.code(),
         };
@@ -154,8 +172,12 @@ impl fmt::Display for RefusalReason {
             Self::UnknownClient => f.write_str("the certificate fits no [[clients]] entry"),
             Self::NoKeyNamed => f.write_str("the request names no key (SKI or digest)"),
             Self::UnknownKey => f.write_str("no such key is loaded"),
-            Self::NoRight(right) => {
-                write!(f, "no grant in force gives {right} on this key for this")
+            Self::NoRight(right, Unmet::Keys | Unmet::Allow) => {
+                write!(f, "no grant gives {right} on this key")
+            }
+            Self::NoRight(right, unmet) => {
+                let setting = unmet.setting();
+                write!(f, "no grant of {right} covers it: `{setting}`: {unmet}")
             }
             Self::NotTls(fault) => fault.fmt(f),
             Self::Stopped(stopped) => stopped.fmt(f),
@@ -172,43 +194,65 @@ impl fmt::Display for RefusalReason {
 /// whether the key does not exist, the client has no right to it, or what it wants signed is not
 /// what it says.
 ///
+/// What it allows counts against the limits of the grant that allows it.
+///
 /// # Errors
 ///
-/// [`Refusal`] with [`ErrorCode::BadOpcode`] for an operation that is not served, and with
-/// [`ErrorCode::Denied`], which stock clients read as "key not found", for everything else.
+/// [`Refusal`] with [`ErrorCode::BadOpcode`] for an operation that is not served, with
+/// [`ErrorCode::Busy`] for what a grant allows less often, and with [`ErrorCode::Denied`], which
+/// stock clients read as "key not found", for everything else.
 pub fn admit(
     snapshot: &Arc<Snapshot>,
-    client: Option<ClientId>,
+    peer: &Peer,
     request: &Request<'_>,
+    now: Instant,
 ) -> Result<Admitted, Refusal> {
     /// A position that no key has: the grants are gone through for it all the same.
     const NO_KEY: u32 = u32::MAX;
     let Some(right) = Right::required_by(request.opcode) else {
         return Err(RefusalReason::NotServed.refusal());
     };
+    let policy = &snapshot.policy;
     let claim = Claim::read(request.opcode, request.signature_scheme, request.payload);
     let found = match (request.ski, request.digest) {
         (Some(ski), _) => snapshot.keys.by_ski(&ski),
         (None, Some(digest)) => snapshot.keys.by_digest(&digest),
         (None, None) => None,
     };
-    let position = found.as_ref().map_or(NO_KEY, |(index, _)| index.0);
+    let read = claim.as_ref().ok().and_then(Option::as_ref);
+    let ask = peer.client.map(|client| Ask {
+        client,
+        key: found.as_ref().map_or(NO_KEY, |(index, _)| index.0),
+        right,
+        facts: read.map(Facts::from),
+        address: peer.address,
+        now,
+        at: None,
+    });
     let right = match request.opcode {
         Opcode::RsaDecrypt => {
             let key = found.as_ref().map(|(_, key)| &***key);
-            let raw = client.is_some_and(|client| {
-                let policy = &snapshot.policy;
-                // Both are looked up, so that neither answer is quicker.
-                policy.allows(client, position, Right::DecryptRaw, None)
-                    & !policy.allows(client, position, Right::DecryptCompatible, None)
-            });
-            right_to_decrypt(request, key, raw)
+            right_to_decrypt(
+                request,
+                key,
+                ask.is_some_and(|ask| holds_only_raw(policy, &ask)),
+            )
         }
         _ => right,
     };
-    let read = claim.as_ref().ok().and_then(Option::as_ref);
-    let allowed =
-        client.is_some_and(|client| snapshot.policy.allows(client, position, right, read));
+    let ask = ask.map(|ask| Ask { right, ..ask });
+    let signs = match (&claim, &found) {
+        (Ok(Some(claim)), Some((_, key))) => signs(claim, key).map(Some),
+        (Ok(_), _) => Ok(None),
+        (Err(fault), _) => Err(*fault),
+    };
+    // What is refused anyway counts against no limit.
+    let count = if found.is_some() && signs.is_ok() {
+        Count::Use
+    } else {
+        Count::Nothing
+    };
+    let decision = ask.map(|ask| (ask, policy.decide(&ask, count)));
     let Some((key_index, key)) = found else {
         let unnamed = request.ski.is_none() && request.digest.is_none();
         return Err(if unnamed {
@@ -217,24 +261,32 @@ pub fn admit(
             RefusalReason::UnknownKey.refusal()
         });
     };
-    let client = client.ok_or(RefusalReason::UnknownClient.refusal())?;
-    let claim = claim.map_err(|fault| RefusalReason::NotTls(fault).refusal())?;
-    if !allowed {
-        return Err(RefusalReason::NoRight(right).refusal());
-    }
-    let signs = claim
-        .map(|claim| signs(&claim, key))
-        .transpose()
-        .map_err(|fault| RefusalReason::NotTls(fault).refusal())?;
+    let (ask, decision) = decision.ok_or(RefusalReason::UnknownClient.refusal())?;
+    let signs = signs.map_err(|fault| RefusalReason::NotTls(fault).refusal())?;
+    decision.map_err(|unmet| RefusalReason::NoRight(right, unmet).refusal())?;
     Ok(Admitted {
         snapshot: Arc::clone(snapshot),
         key: Arc::clone(key),
         key_index,
-        client,
+        client: ask.client,
         opcode: request.opcode,
         right,
         signs,
+        max_credential_lifetime: match right {
+            Right::Delegate => policy.max_credential_lifetime(&ask),
+            _ => Duration::ZERO,
+        },
     })
+}
+
+/// Whether an answer to the stock operation would be a raw one. Both are looked up, so that neither
+/// answer is quicker.
+fn holds_only_raw(policy: &Policy, ask: &Ask<'_>) -> bool {
+    let holds = |right| {
+        let ask = Ask { right, ..*ask };
+        policy.decide(&ask, Count::Nothing).is_ok()
+    };
+    holds(Right::DecryptRaw) & !holds(Right::DecryptCompatible)
 }
 
 /// Which right the stock operation is used under. A client of ours that sends a version in front of the

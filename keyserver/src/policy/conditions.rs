@@ -2,7 +2,8 @@
 
 use keyless_protocol::SignatureScheme;
 
-use crate::handshake::{Claim, Statement, Transcript};
+use super::ask::{Facts, Handshake};
+use super::unmet::Unmet;
 
 /// The conditions of one grant. All must hold; the default demands nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,33 +52,68 @@ impl Conditions {
             || self.post_quantum
     }
 
-    /// Whether they hold for what is to be signed. They are about TLS signatures: any other use of
-    /// a key does not meet them.
+    /// What of them does not hold for what is to be signed. They are about TLS signatures: any other use of
+    /// a key meets only the empty ones.
     #[must_use]
-    pub fn hold(&self, claim: &Claim<'_>) -> bool {
-        let of_transcript = match &claim.statement {
-            Statement::Transcript(transcript) => self.hold_for(transcript),
-            Statement::CertificateVerify => !self.need_transcript(),
-            Statement::ServerKeyExchange(exchange) => {
-                !self.need_transcript() && (exchange.says_downgrade || !self.downgrade_sentinel)
-            }
+    pub fn unmet(&self, facts: Option<&Facts<'_>>) -> Option<Unmet> {
+        if self.is_none() {
+            return None;
+        }
+        let Some(facts) = facts else {
+            return Some(Unmet::Schemes);
         };
-        of_transcript && (self.schemes.is_empty() || self.schemes.contains(&claim.scheme))
+        if !self.schemes.is_empty() && !self.schemes.contains(&facts.scheme) {
+            return Some(Unmet::Schemes);
+        }
+        match facts.handshake {
+            Handshake::Shown {
+                server_name,
+                protocol,
+                passes_over_post_quantum,
+            } => self.unmet_by_handshake(server_name, protocol, passes_over_post_quantum),
+            Handshake::Hashed | Handshake::Tls12 { .. } if self.need_transcript() => {
+                Some(self.wants_transcript())
+            }
+            Handshake::Tls12 {
+                says_downgrade: false,
+            } if self.downgrade_sentinel => Some(Unmet::DowngradeSentinel),
+            Handshake::Hashed | Handshake::Tls12 { .. } => None,
+        }
     }
 
-    fn hold_for(&self, transcript: &Transcript<'_>) -> bool {
-        let name = transcript.server_name();
-        let protocol = transcript.protocol().unwrap_or_default();
-        let named = self
-            .server_names
-            .as_ref()
-            .is_none_or(|names| names.iter().any(|allowed| allowed.fits(name)));
-        let spoken = self.protocols.as_ref().is_none_or(|protocols| {
-            protocols
-                .iter()
-                .any(|allowed| allowed.as_bytes() == protocol)
+    fn unmet_by_handshake(
+        &self,
+        server_name: Option<&[u8]>,
+        protocol: Option<&[u8]>,
+        passes_over_post_quantum: bool,
+    ) -> Option<Unmet> {
+        let (names, protocols) = (&self.server_names, &self.protocols);
+        let protocol = protocol.unwrap_or_default();
+        let named = (names.as_ref())
+            .is_none_or(|names| names.iter().any(|allowed| allowed.fits(server_name)));
+        let spoken = (protocols.as_ref()).is_none_or(|protocols| {
+            (protocols.iter()).any(|allowed| allowed.as_bytes() == protocol)
         });
-        named && spoken && !(self.post_quantum && transcript.passes_over_post_quantum())
+        if !named {
+            Some(Unmet::ServerName)
+        } else if !spoken {
+            Some(Unmet::Protocol)
+        } else {
+            (self.post_quantum && passes_over_post_quantum).then_some(Unmet::PostQuantum)
+        }
+    }
+
+    /// The first setting that needs the messages of the handshake.
+    const fn wants_transcript(&self) -> Unmet {
+        if self.transcript {
+            Unmet::Transcript
+        } else if self.server_names.is_some() {
+            Unmet::ServerName
+        } else if self.protocols.is_some() {
+            Unmet::Protocol
+        } else {
+            Unmet::PostQuantum
+        }
     }
 }
 
@@ -103,11 +139,11 @@ impl ServerName {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handshake::{ServerKeyExchange, server_key_exchange::NamedCurve};
 
-    fn claim(scheme: SignatureScheme, statement: Statement<'static>) -> Claim<'static> {
-        Claim { scheme, statement }
-    }
+    const STRING: Facts<'static> = Facts {
+        scheme: SignatureScheme::Ed25519,
+        handshake: Handshake::Hashed,
+    };
 
     #[test]
     fn names_fit_as_in_certificates() {
@@ -133,34 +169,77 @@ mod tests {
 
     #[test]
     fn a_string_meets_what_needs_no_transcript() {
-        let string = claim(SignatureScheme::Ed25519, Statement::CertificateVerify);
-        assert!(Conditions::default().hold(&string));
+        let none = Conditions::default();
+        assert_eq!((none.unmet(Some(&STRING)), none.unmet(None)), (None, None));
         let schemes = |schemes: &[SignatureScheme]| Conditions {
             schemes: schemes.to_vec(),
             ..Conditions::default()
         };
-        assert!(schemes(&[SignatureScheme::MlDsa44, SignatureScheme::Ed25519]).hold(&string));
-        assert!(!schemes(&[SignatureScheme::MlDsa44]).hold(&string));
-        for demanding in [
-            Conditions {
-                transcript: true,
-                ..Conditions::default()
-            },
-            Conditions {
-                server_names: Some(vec![ServerName::Absent]),
-                ..Conditions::default()
-            },
-            Conditions {
-                protocols: Some(vec![String::new()]),
-                ..Conditions::default()
-            },
-            Conditions {
-                post_quantum: true,
-                ..Conditions::default()
-            },
-        ] {
-            assert!(!demanding.hold(&string), "{demanding:?}");
+        let both = schemes(&[SignatureScheme::MlDsa44, SignatureScheme::Ed25519]);
+        assert_eq!(both.unmet(Some(&STRING)), None);
+        assert_eq!(both.unmet(None), Some(Unmet::Schemes));
+        let other = schemes(&[SignatureScheme::MlDsa44]);
+        assert_eq!(other.unmet(Some(&STRING)), Some(Unmet::Schemes));
+        for (demanding, unmet) in demanding() {
+            assert_eq!(demanding.unmet(Some(&STRING)), Some(unmet));
             assert!(!demanding.is_none());
+        }
+    }
+
+    /// Each condition that only a handshake can meet.
+    fn demanding() -> [(Conditions, Unmet); 4] {
+        let none = Conditions::default;
+        let (transcript, post_quantum) = (true, true);
+        let server_names = Some(vec![ServerName::Exact("shop.example".to_owned())]);
+        let protocols = Some(vec!["h2".to_owned()]);
+        [
+            (
+                Conditions {
+                    transcript,
+                    ..none()
+                },
+                Unmet::Transcript,
+            ),
+            (
+                Conditions {
+                    server_names,
+                    ..none()
+                },
+                Unmet::ServerName,
+            ),
+            (
+                Conditions {
+                    protocols,
+                    ..none()
+                },
+                Unmet::Protocol,
+            ),
+            (
+                Conditions {
+                    post_quantum,
+                    ..none()
+                },
+                Unmet::PostQuantum,
+            ),
+        ]
+    }
+
+    #[test]
+    fn a_handshake_meets_what_it_shows() {
+        let shown = |server_name, protocol, passes_over_post_quantum| Facts {
+            handshake: Handshake::Shown {
+                server_name,
+                protocol,
+                passes_over_post_quantum,
+            },
+            ..STRING
+        };
+        let good = shown(Some(&b"shop.example"[..]), Some(&b"h2"[..]), false);
+        let bad = shown(None, None, true);
+        for (demanding, unmet) in demanding() {
+            assert_eq!(demanding.unmet(Some(&good)), None, "{demanding:?}");
+            let expected = (unmet != Unmet::Transcript).then_some(unmet);
+            assert_eq!(demanding.unmet(Some(&bad)), expected);
         }
     }
 
@@ -171,20 +250,14 @@ mod tests {
             ..Conditions::default()
         };
         for says_downgrade in [false, true] {
-            let exchange = ServerKeyExchange {
-                curve: NamedCurve::X25519,
-                says_downgrade,
+            let exchange = Facts {
+                handshake: Handshake::Tls12 { says_downgrade },
+                ..STRING
             };
-            let claim = claim(
-                SignatureScheme::EcdsaP256Sha256,
-                Statement::ServerKeyExchange(exchange),
-            );
-            assert_eq!(demanding.hold(&claim), says_downgrade);
-            assert!(Conditions::default().hold(&claim));
+            let expected = (!says_downgrade).then_some(Unmet::DowngradeSentinel);
+            assert_eq!(demanding.unmet(Some(&exchange)), expected);
+            assert_eq!(Conditions::default().unmet(Some(&exchange)), None);
         }
-        assert!(demanding.hold(&claim(
-            SignatureScheme::Ed25519,
-            Statement::CertificateVerify
-        )));
+        assert_eq!(demanding.unmet(Some(&STRING)), None);
     }
 }

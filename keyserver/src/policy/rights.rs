@@ -5,6 +5,7 @@ use std::fmt;
 use accel::KeyType;
 use keyless_protocol::Opcode;
 
+use super::purpose::Purpose;
 use crate::handshake::Version;
 
 /// One right, as written in `allow = [...]`.
@@ -106,6 +107,22 @@ impl Right {
             | Self::DecryptCompatible
             | Self::DecryptRaw => matches!(key, KeyType::Rsa { .. }),
             _ => false,
+        }
+    }
+
+    /// What a key must be for to be used so; nothing where the private key is not used.
+    #[must_use]
+    pub const fn purpose(self) -> Option<Purpose> {
+        match self {
+            Self::Tls13Sign | Self::Tls12Sign | Self::Delegate | Self::SignDigest => {
+                Some(Purpose::Sign)
+            }
+            Self::Tls12Master
+            | Self::Tls12MasterProof
+            | Self::DecryptPremaster
+            | Self::DecryptCompatible
+            | Self::DecryptRaw => Some(Purpose::KeyExchange),
+            Self::Tickets | Self::Seal => None,
         }
     }
 

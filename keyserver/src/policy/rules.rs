@@ -1,17 +1,24 @@
 //! The grants of the configuration, compiled for one set of keys.
 //!
-//! A request costs one or two hash lookups, whatever the number of keys and grants: the globs of
+//! A request costs a hash lookup and a look at the few grants that name its key: the globs of
 //! the configuration are resolved here, once per reload.
 
 use std::collections::HashMap;
-use std::hash::Hash;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
-use super::conditions::Conditions;
+use super::ask::Ask;
+use super::cover::{Cover, CoverBuilder};
+use super::grant::CompiledGrant;
 use super::identity::PeerIdentity;
+use super::lookup::{KeyLookup, KeyName};
+use super::meter::Count;
+use super::purpose::KeyUse;
 use super::rights::{Right, Rights};
-use crate::config::{Client, Date, Grant, KeyPattern, Match};
-use crate::handshake::Claim;
+use super::unmet::Unmet;
+use super::warnings;
+use super::window::Moment;
+use crate::config::{Client, Match};
 use crate::{clock, limits};
 
 /// Names a `[[clients]]` entry in the [`Policy`] that issued it, and in no other: after a reload
@@ -30,222 +37,263 @@ impl ClientId {
     }
 }
 
-/// What the policy needs to know about a key: where it stands in the key table, and its names.
-#[derive(Debug, Clone, Copy)]
-pub struct KeyName<'a> {
-    /// Position in the key table.
-    pub index: u32,
-    /// File stem or configured label.
-    pub label: &'a str,
-    /// Subject key identifier.
-    pub ski: [u8; 20],
-}
-
-/// All grants, ready to be asked. Immutable; a reload builds a new one.
+/// All grants, ready to be asked. Only how much of their limits is used changes; a reload builds a
+/// new one.
 #[derive(Debug)]
 pub struct Policy {
     generation: u64,
     clients: Vec<CompiledClient>,
     by_match: HashMap<Match, u32>,
+    /// What each key is for, by its position.
+    usages: Vec<Arc<KeyUse>>,
+    /// What a key that does not exist is for.
+    elsewhere: KeyUse,
+    /// A key serves two purposes for a time.
+    has_dual_use: bool,
     warnings: Vec<String>,
+    conflicts: Vec<String>,
 }
 
 #[derive(Debug)]
 struct CompiledClient {
     name: String,
     weight: u32,
-    permanent: KeyRights,
-    /// Grants with a last day or with conditions, those with the same ones together.
-    limited: Vec<Limited>,
-    /// Grants that say how long a delegated credential may live.
-    lifetimes: Vec<Lifetime>,
+    grants: Vec<CompiledGrant>,
+    cover: Cover,
+    /// Some of its grants depend on the time of day.
+    needs_time: bool,
 }
 
-/// How long a delegated credential may live.
-#[derive(Debug)]
-struct Lifetime {
-    last_day: Option<Date>,
-    longest: Duration,
-    rights: KeyRights,
-}
-
-/// Rights that do not count always.
-#[derive(Debug)]
-struct Limited {
-    last_day: Option<Date>,
-    conditions: Conditions,
-    rights: KeyRights,
-}
-
-/// Rights per key of one client.
-#[derive(Debug, Default)]
-struct KeyRights {
-    /// On every key that is not in `by_key`.
-    elsewhere: Rights,
-    by_key: HashMap<u32, Rights>,
-}
-
-impl KeyRights {
-    fn on(&self, key: u32) -> Rights {
-        self.by_key.get(&key).copied().unwrap_or(self.elsewhere)
-    }
-
-    fn add_to_all(&mut self, rights: Rights) {
-        self.elsewhere = self.elsewhere.union(rights);
-        for held in self.by_key.values_mut() {
-            *held = held.union(rights);
+impl CompiledClient {
+    fn new(client: &Client, lookup: &KeyLookup<'_>) -> Self {
+        let mut cover = CoverBuilder::new();
+        for (number, grant) in (0u32..).zip(&client.grants) {
+            lookup.cover(number, grant, &mut cover);
+        }
+        let grants: Vec<_> = client
+            .grants
+            .iter()
+            .cloned()
+            .map(CompiledGrant::new)
+            .collect();
+        Self {
+            name: client.name.clone(),
+            weight: client.weight,
+            needs_time: grants.iter().any(CompiledGrant::needs_time),
+            grants,
+            cover: cover.finish(),
         }
     }
 
-    fn add(&mut self, key: u32, rights: Rights) {
-        let held = self.by_key.entry(key).or_insert(self.elsewhere);
-        *held = held.union(rights);
+    /// The grants that name a key, with their numbers.
+    fn naming(&self, key: u32) -> impl Iterator<Item = (u32, &CompiledGrant)> {
+        let grant = |number: &u32| {
+            let place = usize::try_from(*number).ok()?;
+            Some((*number, self.grants.get(place)?))
+        };
+        self.cover.of(key).iter().filter_map(grant)
     }
 }
 
 impl Policy {
-    /// Compiles the grants of `clients` for `keys`.
+    /// Compiles the grants of `clients` for `keys`, which are in the order of their positions.
     ///
     /// `generation` is that of the snapshot the policy belongs to.
     #[must_use]
     pub fn compile(clients: &[Client], keys: &[KeyName<'_>], generation: u64) -> Self {
         let lookup = KeyLookup::new(keys);
-        let today = Date::of(clock::wall());
+        let today = Moment::of(clock::wall()).date;
         let mut policy = Self {
             generation,
             clients: Vec::new(),
             by_match: HashMap::new(),
-            warnings: Vec::new(),
+            usages: keys.iter().map(|key| Arc::clone(key.usage)).collect(),
+            elsewhere: KeyUse::default(),
+            has_dual_use: keys.iter().any(|key| key.usage.dual_use_until.is_some()),
+            warnings: warnings::about_keys(keys, today),
+            conflicts: Vec::new(),
         };
         for (index, client) in (0u32..).zip(clients) {
             for name in &client.matches {
                 // The first entry in file order counts.
                 policy.by_match.entry(name.clone()).or_insert(index);
             }
-            let mut compiled = CompiledClient {
-                name: client.name.clone(),
-                weight: client.weight,
-                permanent: KeyRights::default(),
-                limited: Vec::new(),
-                lifetimes: Vec::new(),
-            };
             for grant in &client.grants {
-                policy
-                    .warnings
-                    .extend(warnings_about(client, grant, &lookup, today));
-                if grant.expires.is_none_or(|last_day| today <= last_day) {
-                    lookup.grant(grant, compiled.slot(grant));
-                    if let Some(longest) = grant.max_credential_lifetime {
-                        let mut rights = KeyRights::default();
-                        lookup.grant(grant, &mut rights);
-                        compiled.lifetimes.push(Lifetime {
-                            last_day: grant.expires,
-                            longest,
-                            rights,
-                        });
-                    }
-                }
+                let about = warnings::about(client, grant, &lookup, today);
+                policy.warnings.extend(about);
+                let conflicts = warnings::conflicts(client, grant, &lookup);
+                policy.conflicts.extend(conflicts);
             }
-            policy.clients.push(compiled);
+            policy.clients.push(CompiledClient::new(client, &lookup));
         }
         policy
     }
 
-    /// The client that a certificate belongs to; the first in file order where it fits several.
+    /// The entry that a peer fits, if any. Where it fits several, the first in the file counts.
     #[must_use]
-    pub fn client(&self, peer: &PeerIdentity) -> Option<ClientId> {
-        let index = peer
-            .names()
-            .filter_map(|name| self.by_match.get(&name).copied())
-            .min()?;
-        Some(ClientId {
-            index,
-            generation: self.generation,
-        })
+    pub fn client(&self, identity: &PeerIdentity) -> Option<ClientId> {
+        let found = identity.names().filter_map(|name| self.by_match.get(&name));
+        let index = *found.min()?;
+        Some(self.id(index))
     }
 
-    /// The name of a client in logs; `"unknown"` for an id of another policy.
+    /// The entry with this name.
+    #[must_use]
+    pub fn client_named(&self, name: &str) -> Option<ClientId> {
+        let place = self.clients.iter().position(|client| client.name == name)?;
+        u32::try_from(place).ok().map(|index| self.id(index))
+    }
+
+    const fn id(&self, index: u32) -> ClientId {
+        ClientId {
+            index,
+            generation: self.generation,
+        }
+    }
+
+    /// The name of a client, for logs and metrics.
     #[must_use]
     pub fn client_name(&self, client: ClientId) -> &str {
         self.compiled(client)
-            .map_or("unknown", |compiled| &compiled.name)
+            .map_or("unknown", |client| &client.name)
     }
 
-    /// The share of a client while others wait, relative to theirs; 1 for an id of another policy.
+    /// The share of a client while others wait.
     #[must_use]
     pub fn weight(&self, client: ClientId) -> u32 {
-        self.compiled(client).map_or(1, |compiled| compiled.weight)
+        self.compiled(client).map_or(1, |client| client.weight)
     }
 
-    /// What `client` may do with the key at `key` today, some of it perhaps under conditions.
+    /// What the key at a position is for.
     #[must_use]
-    pub fn rights(&self, client: ClientId, key: u32) -> Rights {
-        let Some(compiled) = self.compiled(client) else {
-            return Rights::NONE;
-        };
-        let mut rights = compiled.permanent.on(key);
-        if !compiled.limited.is_empty() {
-            let today = Date::of(clock::wall());
-            for limited in &compiled.limited {
-                if limited.last_day.is_none_or(|last_day| today <= last_day) {
-                    rights = rights.union(limited.rights.on(key));
-                }
+    pub fn usage(&self, key: u32) -> &KeyUse {
+        let found = usize::try_from(key)
+            .ok()
+            .and_then(|place| self.usages.get(place));
+        found.map_or(&self.elsewhere, |usage| usage)
+    }
+
+    /// Decides. With [`Count::Use`] it counts against the limits of the grant that covers the request.
+    ///
+    /// All grants that name the key are looked at until one covers the request, also where the key's purpose
+    /// forbids it anyway, so that this costs the same.
+    ///
+    /// # Errors
+    ///
+    /// What does not hold, of the grant that came nearest.
+    pub fn decide(&self, ask: &Ask<'_>, count: Count) -> Result<(), Unmet> {
+        let compiled = self.compiled(ask.client).ok_or(Unmet::Keys)?;
+        let at = self.moment(ask, compiled);
+        let has_purpose = self.usage(ask.key).lets(ask.right, at.date);
+        let count = if has_purpose { count } else { Count::Nothing };
+        let mut nearest = Unmet::Keys;
+        for (_, grant) in compiled.naming(ask.key) {
+            match grant.check(ask, at, count) {
+                Ok(()) if has_purpose => return Ok(()),
+                Ok(()) => nearest = Unmet::Purpose,
+                Err(unmet) => nearest = nearest.max(unmet),
             }
         }
-        rights
+        Err(nearest)
     }
 
-    /// Whether `client` holds `right` on the key at `key` now, for what it claims to have signed.
-    /// Without a claim, grants with conditions give nothing. Reads the time of day only when a
-    /// permanent grant does not decide.
+    /// What [`Self::decide`] finds of each grant of the client, in the order of the configuration.
     #[must_use]
-    pub fn allows(
-        &self,
-        client: ClientId,
-        key: u32,
-        right: Right,
-        claim: Option<&Claim<'_>>,
-    ) -> bool {
-        let Some(compiled) = self.compiled(client) else {
-            return false;
+    pub fn examine(&self, ask: &Ask<'_>, count: Count) -> Vec<(&CompiledGrant, Result<(), Unmet>)> {
+        let Some(compiled) = self.compiled(ask.client) else {
+            return Vec::new();
         };
-        if compiled.permanent.on(key).contains(right) {
-            return true;
-        }
-        if compiled.limited.is_empty() {
-            return false;
-        }
-        let today = Date::of(clock::wall());
-        compiled.limited.iter().any(|limited| {
-            limited.rights.on(key).contains(right)
-                && limited.last_day.is_none_or(|last_day| today <= last_day)
-                && (limited.conditions.is_none()
-                    || claim.is_some_and(|claim| limited.conditions.hold(claim)))
+        let at = self.moment(ask, compiled);
+        let naming = compiled.cover.of(ask.key);
+        let look = |(number, grant): (u32, _)| -> (&CompiledGrant, _) {
+            let grant: &CompiledGrant = grant;
+            let found = if naming.contains(&number) {
+                grant.check(ask, at, count)
+            } else {
+                Err(Unmet::Keys)
+            };
+            (grant, found)
+        };
+        (0u32..).zip(&compiled.grants).map(look).collect()
+    }
+
+    /// The time of day, where it matters; the clock is not read for nothing.
+    fn moment(&self, ask: &Ask<'_>, client: &CompiledClient) -> Moment {
+        let time = match ask.at {
+            Some(time) => time,
+            None if client.needs_time || self.has_dual_use => clock::wall(),
+            None => UNIX_EPOCH,
+        };
+        Moment::of(time)
+    }
+
+    /// The rights of `client` on the key at `key` today, by any grant and under whatever conditions.
+    #[must_use]
+    pub fn rights(&self, client: ClientId, key: u32) -> Rights {
+        let today = Moment::of(clock::wall()).date;
+        let usage = self.usage(key);
+        let rights = (self.grants_on(client, key)).fold(Rights::NONE, |rights, grant| {
+            rights.union(grant.grant().allow)
+        });
+        rights
+            .iter()
+            .filter(|right| usage.lets(*right, today))
+            .collect()
+    }
+
+    /// The grants of `client` that are in force today and name the key at `key`.
+    pub fn grants_on(&self, client: ClientId, key: u32) -> impl Iterator<Item = &CompiledGrant> {
+        let now = Moment::of(clock::wall());
+        let naming = self.compiled(client).into_iter();
+        naming
+            .flat_map(move |client| client.naming(key))
+            .map(|(_, grant)| grant)
+            .filter(move |grant| grant.is_in_force(now))
+    }
+
+    /// The longest time for which a delegated credential may be issued on what is asked: the longest
+    /// of the grants that cover it, [`limits::CREDENTIAL_LIFETIME`] for one that does not say. Says
+    /// nothing about whether it may be issued at all.
+    #[must_use]
+    pub fn max_credential_lifetime(&self, ask: &Ask<'_>) -> Duration {
+        let Some(compiled) = self.compiled(ask.client) else {
+            return limits::CREDENTIAL_LIFETIME;
+        };
+        let at = self.moment(ask, compiled);
+        let covering = (compiled.naming(ask.key))
+            .filter(|(_, grant)| grant.gives(Right::Delegate) && grant.covers(ask, at));
+        let longest = covering.map(|(_, grant)| grant.credential_lifetime()).max();
+        longest.unwrap_or(limits::CREDENTIAL_LIFETIME)
+    }
+
+    /// Every grant, with the name of its client.
+    pub fn grants(&self) -> impl Iterator<Item = (&str, &CompiledGrant)> {
+        (self.clients.iter()).flat_map(|client| {
+            let name = client.name.as_str();
+            client.grants.iter().map(move |grant| (name, grant))
         })
     }
 
-    /// The longest time for which a delegated credential of the key at `key` may be issued to
-    /// `client`: the longest of its grants in force, [`limits::CREDENTIAL_LIFETIME`] where none
-    /// says how long. Says nothing about whether it may have one at all.
-    #[must_use]
-    pub fn max_credential_lifetime(&self, client: ClientId, key: u32) -> Duration {
-        let Some(compiled) = self.compiled(client) else {
-            return limits::CREDENTIAL_LIFETIME;
-        };
-        let today = Date::of(clock::wall());
-        let in_force = |lifetime: &&Lifetime| {
-            lifetime.rights.on(key).contains(Right::Delegate)
-                && lifetime.last_day.is_none_or(|last_day| today <= last_day)
-        };
-        let lifetimes = compiled.lifetimes.iter().filter(in_force);
-        (lifetimes.map(|lifetime| lifetime.longest).max()).unwrap_or(limits::CREDENTIAL_LIFETIME)
+    /// The same, to let them go on counting where others have come to.
+    pub(crate) fn grants_mut(&mut self) -> impl Iterator<Item = (&str, &mut CompiledGrant)> {
+        (self.clients.iter_mut()).flat_map(|client| {
+            let CompiledClient { name, grants, .. } = client;
+            let name = name.as_str();
+            grants.iter_mut().map(move |grant| (name, grant))
+        })
     }
 
     /// What an operator should know about these grants: rights without use, keys that do not
-    /// exist, raw decryption, dates that have passed.
+    /// exist, raw decryption, keys of two purposes, dates that have passed.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Grants that ask of a key what it is not for. With any, the policy must not be used.
+    #[must_use]
+    pub fn conflicts(&self) -> &[String] {
+        &self.conflicts
     }
 
     /// Number of clients.
@@ -260,166 +308,6 @@ impl Policy {
         }
         self.clients.get(usize::try_from(client.index).ok()?)
     }
-}
-
-impl CompiledClient {
-    /// Where the rights of grants that count as long as this one are gathered.
-    fn slot(&mut self, grant: &Grant) -> &mut KeyRights {
-        if grant.expires.is_none() && grant.conditions.is_none() {
-            return &mut self.permanent;
-        }
-        let found = self.limited.iter().position(|limited| {
-            limited.last_day == grant.expires && limited.conditions == grant.conditions
-        });
-        let position = found.unwrap_or(self.limited.len());
-        if found.is_none() {
-            self.limited.push(Limited {
-                last_day: grant.expires,
-                conditions: grant.conditions.clone(),
-                rights: KeyRights::default(),
-            });
-        }
-        &mut self.limited[position].rights
-    }
-}
-
-/// The keys by each of their names.
-struct KeyLookup<'a> {
-    keys: &'a [KeyName<'a>],
-    by_label: HashMap<&'a str, Vec<u32>>,
-    by_ski: HashMap<[u8; 20], Vec<u32>>,
-}
-
-impl<'a> KeyLookup<'a> {
-    fn new(keys: &'a [KeyName<'a>]) -> Self {
-        Self {
-            keys,
-            by_label: group(keys.iter().map(|key| (key.label, key.index))),
-            by_ski: group(keys.iter().map(|key| (key.ski, key.index))),
-        }
-    }
-
-    fn grant(&self, grant: &Grant, to: &mut KeyRights) {
-        for pattern in &grant.keys {
-            match pattern {
-                KeyPattern::Label(glob) if glob == "*" => to.add_to_all(grant.allow),
-                _ => self
-                    .matching(pattern)
-                    .into_iter()
-                    .for_each(|key| to.add(key, grant.allow)),
-            }
-        }
-    }
-
-    /// Whether any key fits; stops at the first, since most globs fit many of very many keys.
-    fn fits_any(&self, pattern: &KeyPattern) -> bool {
-        match pattern {
-            KeyPattern::Label(glob) if glob.contains(['*', '?']) => {
-                self.keys.iter().any(|key| glob_fits(glob, key.label))
-            }
-            _ => !self.matching(pattern).is_empty(),
-        }
-    }
-
-    fn matching(&self, pattern: &KeyPattern) -> Vec<u32> {
-        match pattern {
-            KeyPattern::Ski(ski) => self.by_ski.get(ski).cloned().unwrap_or_default(),
-            KeyPattern::Label(glob) if !glob.contains(['*', '?']) => self
-                .by_label
-                .get(glob.as_str())
-                .cloned()
-                .unwrap_or_default(),
-            KeyPattern::Label(glob) => self
-                .keys
-                .iter()
-                .filter(|key| glob_fits(glob, key.label))
-                .map(|key| key.index)
-                .collect(),
-        }
-    }
-}
-
-fn group<K: Eq + Hash>(entries: impl Iterator<Item = (K, u32)>) -> HashMap<K, Vec<u32>> {
-    let mut groups: HashMap<K, Vec<u32>> = HashMap::new();
-    for (name, index) in entries {
-        groups.entry(name).or_default().push(index);
-    }
-    groups
-}
-
-/// Whether `text` fits `glob`: `*` any characters, `?` exactly one. Time is bounded by the product
-/// of the two lengths: only the last star is ever tried again.
-fn glob_fits(glob: &str, text: &str) -> bool {
-    let glob: Vec<char> = glob.chars().collect();
-    let text: Vec<char> = text.chars().collect();
-    let (mut at, mut read) = (0, 0);
-    let mut retry: Option<(usize, usize)> = None;
-    while read < text.len() {
-        match glob.get(at) {
-            Some('*') => {
-                retry = Some((at, read));
-                at += 1;
-            }
-            Some(&wanted) if wanted == '?' || Some(&wanted) == text.get(read) => {
-                at += 1;
-                read += 1;
-            }
-            _ => {
-                let Some((star, taken)) = retry else {
-                    return false;
-                };
-                retry = Some((star, taken + 1));
-                at = star + 1;
-                read = taken + 1;
-            }
-        }
-    }
-    glob[at..].iter().all(|rest| *rest == '*')
-}
-
-fn warnings_about(
-    client: &Client,
-    grant: &Grant,
-    lookup: &KeyLookup<'_>,
-    today: Date,
-) -> Vec<String> {
-    let (place, name) = (&grant.origin, &client.name);
-    if let Some(last_day) = grant.expires.filter(|last_day| *last_day < today) {
-        return vec![format!(
-            "{place}: a grant of client \"{name}\" ended on {last_day} and gives nothing; remove it, or set a later `expires`"
-        )];
-    }
-    let mut warnings = Vec::new();
-    for pattern in &grant.keys {
-        // Without any key there is a warning of its own.
-        if !lookup.keys.is_empty() && !lookup.fits_any(pattern) {
-            warnings.push(format!(
-                "{place}: client \"{name}\": no loaded key fits {pattern}; check the label (the file name without .key) or the SKI"
-            ));
-        }
-    }
-    let idle: Vec<_> = grant
-        .allow
-        .iter()
-        .filter(|right| !right.is_served())
-        .map(Right::name)
-        .collect();
-    if !idle.is_empty() {
-        warnings.push(format!(
-            "{place}: client \"{name}\": no operation of this version uses {}; the grant gives nothing for it",
-            idle.join(", ")
-        ));
-    }
-    if grant.allow.contains(Right::DecryptRaw) {
-        let until = grant.expires.map_or_else(
-            || "without an end; set `expires = YYYY-MM-DD`".to_owned(),
-            |last_day| format!("until {last_day}"),
-        );
-        warnings.push(format!(
-            "{place}: client \"{name}\" holds decrypt-raw, {until}. It is full use of the key: whoever may decrypt may also forge any signature"
-        ));
-    }
-    warnings
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::dispatch::scheduler::Overload;
 use crate::dispatch::submit_to_slot;
 use crate::dispatch::{Job, Outcome, client_of, translate};
 use crate::info;
-use crate::policy::{self, Admitted, Refusal, RefusalReason};
+use crate::policy::{self, Admitted, Peer, Refusal, RefusalReason};
 use crate::snapshot::Snapshot;
 use crate::tokens::Tokens;
 
@@ -83,7 +83,11 @@ impl<S: Stream> Shard<S> {
         request: &Request<'_>,
         now: Instant,
     ) {
-        match policy::admit(snapshot, connection.client(), request) {
+        let peer = Peer {
+            client: connection.client(),
+            address: connection.peer.ip(),
+        };
+        match policy::admit(snapshot, &peer, request, now) {
             Ok(admitted) => match self.context.state.stops.current().forbid(&admitted) {
                 None => self.gather(connection, request, admitted, now),
                 Some(stopped) => {
@@ -115,6 +119,13 @@ impl<S: Stream> Shard<S> {
             refusal.reason,
         );
         self.metrics().rejected(refusal.reason.name());
+        if let Some(retry_after) = refusal.reason.retry_after() {
+            // As for any work that does not fit: who floods is read from less often.
+            connection.refused();
+            self.metrics().request(request.opcode, None, "busy");
+            connection.reply(&busy(request.id, retry_after, request.extended));
+            return;
+        }
         self.metrics().request(request.opcode, None, "refused");
         self.fail(connection, request, refusal.code);
     }

@@ -1,40 +1,15 @@
-//! The file of the stops: two lines, the SHA-256 of the second in hexadecimal and JSON.
-//!
-//! A new file is written beside the old one, flushed, and put in its place; then the directory is
-//! flushed. Whatever happens in between, one of the two is there in full. The hash tells a file that was
-//! damaged later from one that says less than it did.
+//! The file of the stops, see [`crate::statefile`].
 
-use std::fmt::{self, Write as _};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use keyless_protocol::info::{ski_from_hex, ski_to_hex};
 use serde::{Deserialize, Serialize};
 
 use super::{Stop, Stops, Subject};
-use crate::tls;
+use crate::statefile::{self, StateError};
 
 /// The file's name in the state directory.
 const NAME: &str = "stops";
-
-/// More than a million stops.
-const BYTES_MAX: u64 = 256 * 1024 * 1024;
-
-/// The stops cannot be read or written.
-#[derive(Debug)]
-pub struct StateError {
-    what: String,
-}
-
-impl fmt::Display for StateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
-    }
-}
-
-impl std::error::Error for StateError {}
 
 /// Members are added, never renamed. One that this version does not know may be a stop it would
 /// forget: the file is refused then.
@@ -63,21 +38,11 @@ pub(super) fn read(path: &Path) -> Result<Stops, StateError> {
             path.display()
         ),
     };
-    let mut text = String::new();
-    match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Stops::default()),
-        Err(error) => return Err(unusable(format!("it cannot be opened: {error}"))),
-        Ok(file) => file
-            .take(BYTES_MAX)
-            .read_to_string(&mut text)
-            .map_err(|error| unusable(format!("it cannot be read: {error}")))?,
-    };
     let damaged = || unusable("it is damaged".to_owned());
-    let (sum, json) = text.split_once('\n').ok_or_else(damaged)?;
-    if checksum(json.as_bytes()).as_deref() != Some(sum) {
-        return Err(damaged());
-    }
-    let document: Document = serde_json::from_str(json)
+    let Some(json) = statefile::read(path).map_err(unusable)? else {
+        return Ok(Stops::default());
+    };
+    let document: Document = serde_json::from_str(&json)
         .map_err(|error| unusable(format!("it is not understood: {error}")))?;
     if document.v != VERSION {
         return Err(unusable(format!("it is of version {}", document.v)));
@@ -110,31 +75,12 @@ pub(super) fn write(path: Option<&Path>, stops: &Stops) -> Result<(), StateError
             what: what.to_owned(),
         });
     };
-    replace(path, stops).map_err(|error| StateError {
+    statefile::write(path, &document(stops)).map_err(|error| StateError {
         what: format!(
             "{}: {error}; the change is not on disk, and a stop is forgotten when the server ends",
             path.display()
         ),
     })
-}
-
-fn replace(path: &Path, stops: &Stops) -> io::Result<()> {
-    let json = serde_json::to_string(&document(stops))? + "\n";
-    let sum = checksum(json.as_bytes()).ok_or_else(|| io::Error::other("SHA-256 is missing"))?;
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(sum.as_bytes())?;
-    file.write_all(b"\n")?;
-    file.write_all(json.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    let directory = path.parent().unwrap_or_else(|| Path::new("."));
-    File::open(directory)?.sync_all()
 }
 
 fn document(stops: &Stops) -> Document {
@@ -154,17 +100,10 @@ fn document(stops: &Stops) -> Document {
     document
 }
 
-fn checksum(bytes: &[u8]) -> Option<String> {
-    let mut text = String::with_capacity(64);
-    for byte in tls::sha256(bytes)? {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    Some(text)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// Whatever a crash, a disk or a hand makes of the file: it is read as it was, or refused.

@@ -19,7 +19,7 @@ use keyless_protocol::{ErrorCode, Ski};
 use crate::clock;
 use crate::policy::Admitted;
 
-pub use file::StateError;
+pub use crate::statefile::StateError;
 
 /// Who stopped something, when and why.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -53,7 +53,11 @@ fn what_cannot_start_says_why_and_ends_with_2() {
 fn check_reports_what_is_right_and_warns_without_failing() {
     let site = Site::new();
     site.add_key("shop");
-    site.configure(&MINIMAL.replace("\"sign-digest\"]", "\"delegate\", \"decrypt-raw\"]"));
+    let grants = MINIMAL
+        .replace("\"sign-digest\"]", "\"seal\"]\n")
+        .replace("\"keys\"\n", "\"keys\"\ndual_use_until = 2099-12-31\n")
+        + "[[clients.grants]]\nkeys = [\"shop\"]\nallow = [\"decrypt-raw\"]\nexpires = 2099-06-30\n";
+    site.configure(&grants);
     let output = keyserver(&["check", "--config", text(&site.config())]);
     assert!(output.status.success(), "{}", stderr(&output));
     let report = stdout(&output);
@@ -63,17 +67,50 @@ fn check_reports_what_is_right_and_warns_without_failing() {
     );
     assert!(report.contains("belongs to its key, ends in "), "{report}");
     assert!(
-        report.contains("decrypt-raw, without an end; set `expires = YYYY-MM-DD`"),
+        report.contains("holds decrypt-raw, until 2099-06-30. It is full use of the key"),
         "{report}"
     );
     assert!(
-        report.contains("no operation of this version uses delegate;"),
+        report.contains(
+            "keyserver.toml:17: key \"shop\" may both sign and open key exchanges, until 2099-12-31"
+        ),
         "{report}"
     );
     assert!(
         !report.contains('\u{1b}'),
         "colour without a terminal: {report}"
     );
+}
+
+#[test]
+fn a_grant_that_asks_a_key_for_what_it_is_not_is_an_error() {
+    let site = Site::new();
+    site.add_key("shop");
+    let other = MINIMAL.replace("\"keys\"\n", "\"keys\"\npurpose = \"key-exchange\"\n");
+    site.configure(&other.replace("[\"*\"]", "[\"shop\"]"));
+    for command in ["check", "run"] {
+        let output = keyserver(&[command, "--config", text(&site.config())]);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        let error = stderr(&output);
+        assert!(
+            error.contains(
+                "keyserver.toml:24: client \"edge-1\" is granted tls13-sign, tls12-sign, sign-digest on key \"shop\", \
+                 which is for `purpose = \"key-exchange\"`"
+            ),
+            "{error}"
+        );
+        assert!(
+            error.contains("keyserver.toml:17)\n  fix: name another key"),
+            "{error}"
+        );
+    }
+    // A glob names nothing in particular: such a grant gives nothing, and check says so.
+    site.configure(&other);
+    let output = keyserver(&["check", "--config", text(&site.config())]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let warning =
+        "client \"edge-1\": no key that fits \"*\" is for tls13-sign, tls12-sign, sign-digest";
+    assert!(stdout(&output).contains(warning), "{}", stdout(&output));
 }
 
 #[test]

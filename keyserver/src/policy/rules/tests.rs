@@ -1,30 +1,42 @@
 //! What the compiled grants allow.
 
 use super::*;
+use crate::config::{Date, Grant, KeyPattern, Place};
+use crate::policy::{Conditions, Hours, Limits, Prefix, Purpose, Rate, Weekday, Window};
 
-const KEYS: [KeyName<'static>; 4] = [
-    KeyName {
-        index: 0,
-        label: "shop",
-        ski: [1; 20],
-    },
-    KeyName {
-        index: 1,
-        label: "shop-2",
-        ski: [2; 20],
-    },
-    KeyName {
-        index: 2,
-        label: "bank",
-        ski: [3; 20],
-    },
-    // Labels need not be unique over several directories.
-    KeyName {
-        index: 3,
-        label: "shop",
-        ski: [4; 20],
-    },
-];
+/// Sign keys all. Labels need not be unique over several directories.
+const LABELS: [&str; 4] = ["shop", "shop-2", "bank", "shop"];
+
+/// A policy over keys with these labels and the SKIs 1, 1, ...; 2, 2, ...
+fn compile(clients: &[Client], generation: u64) -> Policy {
+    compile_for(clients, &Arc::default(), generation)
+}
+
+fn compile_for(clients: &[Client], usage: &Arc<KeyUse>, generation: u64) -> Policy {
+    let keys = (0u8..).zip(LABELS).map(|(index, label)| KeyName {
+        index: index.into(),
+        label,
+        ski: [index + 1; 20],
+        usage,
+    });
+    Policy::compile(clients, &keys.collect::<Vec<_>>(), generation)
+}
+
+fn ask(client: ClientId, key: u32, right: Right) -> Ask<'static> {
+    Ask {
+        client,
+        key,
+        right,
+        facts: None,
+        address: [192, 0, 2, 1].into(),
+        now: clock::now(),
+        at: None,
+    }
+}
+
+fn allows(policy: &Policy, client: ClientId, key: u32, right: Right) -> bool {
+    policy.decide(&ask(client, key, right), Count::Use).is_ok()
+}
 
 fn label(glob: &str) -> KeyPattern {
     KeyPattern::Label(glob.to_owned())
@@ -38,7 +50,10 @@ fn grant(keys: Vec<KeyPattern>, right: Right) -> Grant {
         expires: None,
         conditions: Conditions::default(),
         max_credential_lifetime: None,
-        origin: "test:1".to_owned(),
+        sources: Vec::new(),
+        window: Window::default(),
+        limits: Limits::default(),
+        place: Place::new("test".into(), 1, Vec::new()),
     }
 }
 
@@ -63,10 +78,10 @@ fn peer(dns: &str) -> PeerIdentity {
 /// The only client of a policy with these grants, and what it may sign with.
 fn signs_with(grants: Vec<Grant>) -> Vec<u32> {
     let clients = [client("edge", vec![Match::Dns("edge".to_owned())], grants)];
-    let policy = Policy::compile(&clients, &KEYS, 1);
+    let policy = compile(&clients, 1);
     let id = policy.client(&peer("edge")).expect("the client is known");
     (0..5)
-        .filter(|key| policy.allows(id, *key, Right::SignDigest, None))
+        .filter(|key| allows(&policy, id, *key, Right::SignDigest))
         .collect()
 }
 
@@ -94,12 +109,12 @@ fn keys_are_named_by_label_glob_and_ski() {
 #[test]
 fn grants_add_up_whatever_their_order() {
     let all = grant(vec![label("*")], Right::SignDigest);
-    let one = grant(vec![label("bank")], Right::DecryptRaw);
+    let one = grant(vec![label("bank")], Right::Tls13Sign);
     for grants in [vec![all.clone(), one.clone()], vec![one, all]] {
         let clients = [client("edge", vec![Match::Dns("edge".to_owned())], grants)];
-        let policy = Policy::compile(&clients, &KEYS, 1);
+        let policy = compile(&clients, 1);
         let id = policy.client(&peer("edge")).expect("the client is known");
-        let both = Rights::NONE.with(Right::SignDigest).with(Right::DecryptRaw);
+        let both = Rights::NONE.with(Right::SignDigest).with(Right::Tls13Sign);
         assert_eq!(policy.rights(id, 2), both);
         assert_eq!(policy.rights(id, 0), Rights::NONE.with(Right::SignDigest));
     }
@@ -123,32 +138,203 @@ fn a_grant_counts_through_its_last_day() {
 }
 
 #[test]
-fn a_grant_that_ends_while_the_server_runs_gives_nothing_from_then_on() {
-    let yesterday = Date::of(clock::wall() - Duration::from_secs(2 * 86_400));
-    let mut rights = KeyRights::default();
-    rights.add_to_all(Rights::NONE.with(Right::SignDigest));
-    let policy = Policy {
-        generation: 1,
-        clients: vec![CompiledClient {
-            name: "edge".to_owned(),
-            weight: 1,
-            permanent: KeyRights::default(),
-            limited: vec![Limited {
-                last_day: Some(yesterday),
-                conditions: Conditions::default(),
-                rights,
-            }],
-            lifetimes: Vec::new(),
-        }],
-        by_match: HashMap::new(),
-        warnings: Vec::new(),
+fn a_grant_ends_and_a_window_opens_while_the_server_runs() {
+    let at = |day: u64, hour: u64| {
+        // 2027-01-01 is day 20,819, a Friday.
+        Some(UNIX_EPOCH + Duration::from_hours((20_818 + day) * 24 + hour))
     };
-    let id = ClientId {
-        index: 0,
-        generation: 1,
+    let office = Window {
+        days: vec![Weekday::Friday],
+        hours: vec![Hours::parse("08:00-18:00").unwrap()],
     };
-    assert!(!policy.allows(id, 0, Right::SignDigest, None));
-    assert!(policy.rights(id, 0).is_empty());
+    let dated = Grant {
+        expires: Date::new(2027, 1, 8),
+        window: office,
+        ..grant(vec![label("bank")], Right::SignDigest)
+    };
+    let (policy, id) = only_client(vec![dated]);
+    for (at, expected) in [
+        (at(1, 9), Ok(())),
+        (at(1, 18), Err(Unmet::Hours)),
+        (at(2, 9), Err(Unmet::Days)),
+        (at(8, 17), Ok(())),
+        (at(9, 9), Err(Unmet::Expires)),
+        (at(15, 9), Err(Unmet::Expires)),
+    ] {
+        let ask = Ask {
+            at,
+            ..ask(id, 2, Right::SignDigest)
+        };
+        assert_eq!(policy.decide(&ask, Count::Use), expected, "{at:?}");
+    }
+}
+
+fn only_client(grants: Vec<Grant>) -> (Policy, ClientId) {
+    let clients = [client("edge", vec![Match::Dns("edge".to_owned())], grants)];
+    let policy = compile(&clients, 1);
+    let id = policy.client(&peer("edge")).expect("the client is known");
+    (policy, id)
+}
+
+#[test]
+fn a_source_is_the_address_of_the_connection() {
+    let inside = Grant {
+        sources: vec![
+            Prefix::parse("10.0.0.0/8").unwrap(),
+            Prefix::parse("::1").unwrap(),
+        ],
+        ..grant(vec![label("*")], Right::SignDigest)
+    };
+    let (policy, id) = only_client(vec![inside]);
+    for (address, expected) in [
+        ("10.1.2.3", Ok(())),
+        ("::1", Ok(())),
+        ("192.0.2.1", Err(Unmet::Source)),
+    ] {
+        let ask = Ask {
+            address: address.parse().unwrap(),
+            ..ask(id, 0, Right::SignDigest)
+        };
+        assert_eq!(policy.decide(&ask, Count::Use), expected, "{address}");
+    }
+}
+
+#[test]
+fn limits_count_for_all_keys_of_a_grant_and_the_next_grant_takes_over() {
+    let limited = |daily| Grant {
+        limits: Limits {
+            rate: None,
+            daily: Some(daily),
+        },
+        ..grant(vec![label("*")], Right::SignDigest)
+    };
+    let (policy, id) = only_client(vec![limited(3), limited(2)]);
+    let decide = |key, count| policy.decide(&ask(id, key, Right::SignDigest), count);
+    for key in [0, 1, 2, 0, 1] {
+        assert_eq!(decide(key, Count::Look), Ok(()));
+        assert_eq!(decide(key, Count::Use), Ok(()));
+    }
+    assert_eq!(decide(2, Count::Use), Err(Unmet::Daily));
+    assert_eq!(decide(2, Count::Nothing), Ok(()));
+    let used: Vec<_> = policy
+        .grants()
+        .map(|(_, grant)| grant.meter().used_on(0))
+        .collect();
+    assert_eq!(used, [3, 2]);
+}
+
+#[test]
+fn a_rate_refuses_for_a_time() {
+    let slow = Grant {
+        limits: Limits {
+            rate: Some(Rate {
+                count: 1,
+                period: Duration::from_hours(1),
+                burst: 2,
+            }),
+            daily: None,
+        },
+        ..grant(vec![label("*")], Right::SignDigest)
+    };
+    let (policy, id) = only_client(vec![slow]);
+    let ask = ask(id, 0, Right::SignDigest);
+    assert_eq!([0; 2].map(|_| policy.decide(&ask, Count::Use)), [Ok(()); 2]);
+    let retry_after = Duration::from_hours(1);
+    assert_eq!(
+        policy.decide(&ask, Count::Use),
+        Err(Unmet::Rate { retry_after })
+    );
+    // What is not granted is told nothing about rates.
+    let other = Ask {
+        right: Right::Tls13Sign,
+        ..ask
+    };
+    assert_eq!(policy.decide(&other, Count::Use), Err(Unmet::Allow));
+}
+
+#[test]
+fn a_key_has_one_purpose() {
+    let grants = vec![
+        grant(vec![label("*")], Right::SignDigest),
+        grant(vec![label("*")], Right::Tls12Master),
+    ];
+    let clients = [client("edge", vec![Match::Dns("edge".to_owned())], grants)];
+    let today = Date::of(clock::wall());
+    let later = Date::new(9999, 1, 1);
+    for (purpose, dual_use_until, signs, opens) in [
+        (Purpose::Sign, None, true, false),
+        (Purpose::KeyExchange, None, false, true),
+        (Purpose::Sign, later, true, true),
+        (Purpose::KeyExchange, later, true, true),
+        (Purpose::Sign, Some(today), true, true),
+        (Purpose::Sign, Date::new(2020, 1, 1), true, false),
+    ] {
+        let usage = KeyUse {
+            purpose,
+            dual_use_until,
+            place: Place::default(),
+        };
+        let policy = compile_for(&clients, &Arc::new(usage), 1);
+        assert_eq!(
+            policy.conflicts(),
+            [""; 0],
+            "globs name nothing in particular"
+        );
+        let id = policy.client_named("edge").unwrap();
+        let decide = |right| policy.decide(&ask(id, 0, right), Count::Use);
+        let expected = |allowed: bool| if allowed { Ok(()) } else { Err(Unmet::Purpose) };
+        assert_eq!(
+            decide(Right::SignDigest),
+            expected(signs),
+            "{purpose:?} {dual_use_until:?}"
+        );
+        assert_eq!(
+            decide(Right::Tls12Master),
+            expected(opens),
+            "{purpose:?} {dual_use_until:?}"
+        );
+        assert_eq!(policy.rights(id, 0).contains(Right::Tls12Master), opens);
+        let text = policy.warnings().join("\n");
+        let in_force = dual_use_until.is_some_and(|until| until >= today);
+        assert_eq!(
+            text.contains("may both sign and open key exchanges, until"),
+            in_force,
+            "{text}"
+        );
+        let idle = !opens || !signs;
+        assert_eq!(
+            text.contains("no key that fits \"*\" is for "),
+            idle,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_grant_that_names_a_key_of_the_other_purpose_is_a_conflict() {
+    for pattern in [label("bank"), KeyPattern::Ski([3; 20])] {
+        let grants = vec![grant(vec![pattern], Right::Tls12Master)];
+        let clients = [client("edge", vec![Match::Dns("edge".to_owned())], grants)];
+        let policy = compile(&clients, 1);
+        let [conflict] = policy.conflicts() else {
+            panic!("{:?}", policy.conflicts())
+        };
+        assert!(
+            conflict.starts_with(
+                "test:1: client \"edge\" is granted tls12-master on key \"bank\", which is for `purpose = \"sign\"`"
+            ),
+            "{conflict}"
+        );
+        let ended = KeyUse {
+            dual_use_until: Date::new(2020, 1, 1),
+            ..KeyUse::default()
+        };
+        // A date that passes must not keep the server from starting.
+        assert_eq!(
+            compile_for(&clients, &Arc::new(ended), 1).conflicts(),
+            [""; 0]
+        );
+    }
 }
 
 #[test]
@@ -167,7 +353,7 @@ fn the_first_entry_that_fits_is_the_client() {
         ),
     ];
     let name = |clients: &[Client], dns: &str| {
-        let policy = Policy::compile(clients, &KEYS, 1);
+        let policy = compile(clients, 1);
         let id = policy.client(&peer(dns))?;
         Some(policy.client_name(id).to_owned())
     };
@@ -183,11 +369,11 @@ fn the_first_entry_that_fits_is_the_client() {
 fn an_id_of_another_generation_is_nobody() {
     let grants = vec![grant(vec![label("*")], Right::SignDigest)];
     let clients = [client("edge", vec![Match::Dns("edge".to_owned())], grants)];
-    let old = Policy::compile(&clients, &KEYS, 1);
-    let new = Policy::compile(&clients, &KEYS, 2);
+    let old = compile(&clients, 1);
+    let new = compile(&clients, 2);
     let id = old.client(&peer("edge")).expect("the client is known");
-    assert!(old.allows(id, 0, Right::SignDigest, None));
-    assert!(!new.allows(id, 0, Right::SignDigest, None));
+    assert!(allows(&old, id, 0, Right::SignDigest));
+    assert!(!allows(&new, id, 0, Right::SignDigest));
     assert_eq!(new.client_name(id), "unknown");
 }
 
@@ -203,9 +389,10 @@ fn the_longest_life_of_a_credential_is_that_of_the_grants_on_the_key() {
         grant(vec![label("bank")], Right::Delegate),
     ];
     let clients = [client("edge", vec![Match::Dns("edge".to_owned())], grants)];
-    let policy = Policy::compile(&clients, &KEYS, 1);
+    let policy = compile(&clients, 1);
     let id = policy.client(&peer("edge")).expect("the client is known");
-    let longest = [0, 1, 2].map(|key| policy.max_credential_lifetime(id, key));
+    let longest =
+        [0, 1, 2].map(|key| policy.max_credential_lifetime(&ask(id, key, Right::Delegate)));
     assert_eq!(longest, [2, 24, 1].map(Duration::from_hours));
 }
 
@@ -214,11 +401,18 @@ fn warnings_name_the_place_and_the_client() {
     let grants = vec![
         grant(vec![label("gone")], Right::SignDigest),
         grant(vec![label("shop")], Right::Delegate),
-        grant(vec![label("shop")], Right::DecryptRaw),
+        Grant {
+            expires: Date::new(9999, 1, 1),
+            ..grant(vec![label("shop")], Right::DecryptRaw)
+        },
     ];
     let clients = [client("edge", vec![Match::Dns("edge".to_owned())], grants)];
-    let policy = Policy::compile(&clients, &KEYS, 1);
-    let [gone, idle, raw] = policy.warnings() else {
+    let usage = Arc::new(KeyUse {
+        dual_use_until: Date::new(9999, 1, 1),
+        ..KeyUse::default()
+    });
+    let policy = compile_for(&clients, &usage, 1);
+    let [_dual, gone, idle, raw] = policy.warnings() else {
         panic!("{:?}", policy.warnings())
     };
     assert!(
@@ -230,25 +424,7 @@ fn warnings_name_the_place_and_the_client() {
         "{idle}"
     );
     assert!(
-        raw.contains("decrypt-raw, without an end; set `expires"),
+        raw.contains("decrypt-raw, until 9999-01-01. It is full use"),
         "{raw}"
     );
-}
-
-#[test]
-fn globs_fit_like_those_of_a_shell() {
-    for (glob, text, fits) in [
-        ("*", "", true),
-        ("a*c", "abbbc", true),
-        ("a*c", "abbb", false),
-        ("*shop*", "my-shop-2", true),
-        ("a?c", "ac", false),
-        ("a**b", "ab", true),
-        ("", "", true),
-        ("", "a", false),
-        ("ä?", "äö", true),
-        ("*a*b*c", "xaxbxbxc", true),
-    ] {
-        assert_eq!(glob_fits(glob, text), fits, "{glob:?} {text:?}");
-    }
 }

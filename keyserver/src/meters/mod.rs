@@ -1,0 +1,228 @@
+//! What daily limits have used up, remembered over reloads, restarts and crashes.
+//!
+//! A [`Meter`] belongs to a grant, but lives longer: a reload makes new grants, and those that are about the same (the same
+//! client, keys and rights) go on counting with the same meter, whatever else in them has changed. Uses of a day are
+//! on disk *before* they are handed out, some ahead at a time; so a crash costs a few of them, and never gives any back.
+//!
+//! ```text
+//!  I/O threads ── take ──▶ Meter ── rings when few are left ──▶ meters thread ── file ──▶ Meter has more
+//! ```
+//!
+//! The thread also raises the alarm when a day's uses are over: once a day for each grant.
+
+mod bell;
+mod file;
+mod thread;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::config::Grant;
+use crate::policy::{Meter, Moment, Policy};
+use crate::statefile::StateError;
+use crate::{clock, tls};
+
+pub(crate) use bell::Bell;
+use file::Record;
+pub(crate) use thread::{Thread, start};
+
+/// Names a grant by what it is about: SHA-256 over client, keys, rights, and the number among its equals.
+type MeterId = [u8; 32];
+
+/// The meters of all grants with limits.
+#[derive(Debug)]
+pub struct Meters {
+    file: Option<PathBuf>,
+    bell: Bell,
+    inside: Mutex<Inside>,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    by_id: HashMap<MeterId, Known>,
+    /// What was read at the start and nobody has asked for yet.
+    before: HashMap<MeterId, Record>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    meter: Arc<Meter>,
+    /// `daily`
+    ceiling: Option<u64>,
+    /// For the alarm.
+    client: String,
+    /// For the alarm.
+    place: String,
+}
+
+impl Meters {
+    /// Reads what was used from the state directory. Without one, grants cannot have daily limits.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]: the file is there and cannot be used.
+    pub fn open(directory: Option<&Path>) -> Result<Self, StateError> {
+        let file = directory.map(file::path);
+        let before = file.as_deref().map(file::read).transpose()?;
+        Ok(Self {
+            file,
+            bell: Bell::default(),
+            inside: Mutex::new(Inside {
+                by_id: HashMap::new(),
+                before: before.unwrap_or_default(),
+            }),
+        })
+    }
+
+    /// Lets the grants of a policy go on counting where those of before have come to, and writes down uses ahead.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]: it cannot be written. The policy must not be used then.
+    pub fn attach(&self, policy: &mut Policy) -> Result<(), StateError> {
+        let day = today();
+        let mut equals: HashMap<MeterId, u32> = HashMap::new();
+        let mut counted = false;
+        let mut inside = self.lock();
+        for (client, compiled) in policy.grants_mut() {
+            let grant = compiled.grant();
+            if grant.limits.is_none() {
+                continue;
+            }
+            let about = about(client, grant, 0).unwrap_or_default();
+            let number = equals.entry(about).or_default();
+            *number += 1;
+            let id = self::about(client, grant, *number).unwrap_or_default();
+            let before = inside.before.get(&id).map(|record| record.reserved);
+            let known = inside.by_id.entry(id).or_insert_with(|| Known {
+                meter: Arc::default(),
+                ceiling: None,
+                client: client.to_owned(),
+                place: String::new(),
+            });
+            known.ceiling = grant.limits.daily;
+            known.place = grant.place.of("daily");
+            if known.ceiling.is_some() && self.file.is_some() {
+                known.meter.keep(before, day, self.bell.clone());
+                counted = true;
+            }
+            compiled.go_on(Arc::clone(&known.meter));
+        }
+        // Those of grants that are gone. What they used today is in `before`.
+        inside
+            .by_id
+            .retain(|_, known| Arc::strong_count(&known.meter) > 1);
+        inside
+            .before
+            .retain(|_, record| record.reserved.day + 1 >= day);
+        drop(inside);
+        if counted { self.write() } else { Ok(()) }
+    }
+
+    /// Whether uses should be written down.
+    fn is_low(&self) -> bool {
+        let day = today();
+        let low =
+            |known: &Known| (known.ceiling).is_some_and(|ceiling| known.meter.is_low(ceiling, day));
+        self.lock().by_id.values().any(low)
+    }
+
+    /// Writes down uses ahead of all meters.
+    fn write(&self) -> Result<(), StateError> {
+        self.save(|known, ceiling, day| known.meter.to_reserve(ceiling, day))
+    }
+
+    /// Writes down what was used, to the number; nothing is handed out after that.
+    fn close(&self) -> Result<(), StateError> {
+        self.save(|known, _, day| known.meter.close(day))
+    }
+
+    fn save(
+        &self,
+        figures: impl Fn(&Known, u64, u64) -> crate::policy::meter::Reserved,
+    ) -> Result<(), StateError> {
+        let Some(path) = &self.file else {
+            return Ok(());
+        };
+        let day = today();
+        // Held while writing, so that what is written last is what is known last.
+        let mut inside = self.lock();
+        let mut records: HashMap<MeterId, Record> = inside.before.clone();
+        for (id, known) in &inside.by_id {
+            if let Some(ceiling) = known.ceiling {
+                let reserved = figures(known, ceiling, day);
+                records.insert(*id, Record { reserved });
+            }
+        }
+        file::write(path, &records)?;
+        for (id, record) in &records {
+            if let Some(known) = inside.by_id.get(id) {
+                known.meter.reserved(record.reserved);
+            }
+        }
+        inside.before = records;
+        Ok(())
+    }
+
+    /// Tells of the grants whose uses of the day are over, once a day each.
+    fn alarm(&self) {
+        let day = today();
+        for known in self.lock().by_id.values() {
+            let Some(ceiling) = known.ceiling else {
+                continue;
+            };
+            if known.meter.alarm(ceiling, day) {
+                tracing::error!(
+                    alarm = "daily_ceiling",
+                    client = known.client,
+                    grant = known.place,
+                    daily = ceiling,
+                    "a grant was used as often as a day allows and gives nothing until midnight UTC: look at what the \
+                     client does, and raise `daily` if it is right"
+                );
+            }
+        }
+    }
+
+    /// A line for each grant whose uses of the day are over, for `ksctl status`.
+    #[must_use]
+    pub fn exhausted(&self) -> Vec<String> {
+        let day = today();
+        let line = |known: &Known| {
+            let ceiling = known.ceiling?;
+            let over = known.meter.used_on(day) >= ceiling;
+            over.then(|| {
+                let Known { place, client, .. } = known;
+                format!(
+                    "{place}: client \"{client}\" has used all {ceiling} uses of the day; the grant gives nothing until \
+                     midnight UTC"
+                )
+            })
+        };
+        let mut lines: Vec<_> = self.lock().by_id.values().filter_map(line).collect();
+        lines.sort();
+        lines
+    }
+
+    /// The maps are whole after every statement, so a panic elsewhere while it was held leaves nothing broken.
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn today() -> u64 {
+    Moment::of(clock::wall()).day
+}
+
+/// What a grant is about; see [`MeterId`].
+fn about(client: &str, grant: &Grant, number: u32) -> Option<MeterId> {
+    let keys: Vec<_> = grant.keys.iter().map(ToString::to_string).collect();
+    let rights: Vec<_> = grant.allow.iter().map(|right| right.name()).collect();
+    // JSON: no text can pass for two.
+    let text = serde_json::to_vec(&(client, keys, rights, number)).ok()?;
+    tls::sha256(&text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! The thread that writes meters down, so that no I/O thread waits for a disk.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crate::limits;
+use crate::state::ServerState;
+
+/// The running thread.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    handle: JoinHandle<()>,
+    over: Arc<AtomicBool>,
+    state: Arc<ServerState>,
+}
+
+/// Starts it.
+///
+/// # Errors
+///
+/// The system refused a thread.
+pub(crate) fn start(state: &Arc<ServerState>) -> io::Result<Thread> {
+    let over = Arc::new(AtomicBool::new(false));
+    let (its_state, its_over) = (Arc::clone(state), Arc::clone(&over));
+    let handle = std::thread::Builder::new()
+        .name("meters".to_owned())
+        .spawn(move || run(&its_state, &its_over))?;
+    Ok(Thread {
+        handle,
+        over,
+        state: Arc::clone(state),
+    })
+}
+
+impl Thread {
+    /// Ends it when nothing is admitted any more, with what was used on disk.
+    pub(crate) fn stop(self) {
+        self.over.store(true, Ordering::Release);
+        self.state.meters.bell.ring();
+        // If it panicked it has said so; what it had written down ahead then counts as used.
+        let _ = self.handle.join();
+    }
+}
+
+fn run(state: &ServerState, over: &AtomicBool) {
+    let heartbeat = state.health.watch("meters".to_owned());
+    let meters = &state.meters;
+    let mut failed = false;
+    while !over.load(Ordering::Acquire) {
+        meters.bell.wait(limits::HEARTBEAT);
+        heartbeat.tick();
+        if meters.is_low() || failed {
+            let result = meters.write();
+            // Said once, not every second.
+            if let (Err(error), false) = (&result, failed) {
+                tracing::error!(
+                    alarm = "meters_unwritable",
+                    "{error}: grants with `daily` give nothing more until it can be written; others go on"
+                );
+            }
+            failed = result.is_err();
+        }
+        meters.alarm();
+    }
+    if let Err(error) = meters.close() {
+        tracing::error!("{error}: what was written down ahead counts as used");
+    }
+    state.health.unwatch(&heartbeat);
+}
