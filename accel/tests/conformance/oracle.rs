@@ -27,7 +27,11 @@ pub(crate) fn public_bits(key: &Key) -> Vec<u8> {
 
 impl RsaPublic {
     pub(crate) fn of(key: &Key) -> Self {
-        let (_, spki) = SubjectPublicKeyInfo::from_der(key.spki_der()).expect("good SPKI");
+        Self::from_spki(key.spki_der())
+    }
+
+    pub(crate) fn from_spki(der: &[u8]) -> Self {
+        let (_, spki) = SubjectPublicKeyInfo::from_der(der).expect("good SPKI");
         let x509_parser::public_key::PublicKey::RSA(rsa) = spki.parsed().expect("known key") else {
             panic!("not an RSA key");
         };

