@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`mistakes`] | each attack finds its mistake in a naive server, and finds nothing in one that makes none |
 //! | [`real`] | nothing is found in `keyserver` with sensible rights, before and after a restart; rights that are too wide are |
+//! | [`secrets`] | no jump and no address in the machine code depends on what a ciphertext opens to |
 //! | [`naive`] | the naive server: a few hundred lines, one switch for each mistake |
 //!
 //! The comparison of times is short here. By hand, against a server of one's own:
@@ -29,6 +30,7 @@ use keyserver_tests::{Fixture, binaries};
 mod mistakes;
 mod naive;
 mod real;
+mod secrets;
 
 /// What an attack came to, and why.
 type Report = BTreeMap<String, (String, String)>;

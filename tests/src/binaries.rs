@@ -37,6 +37,12 @@ pub fn https_edge() -> PathBuf {
     up_to_date("keyserver-client", "examples/https_edge", &target)
 }
 
+/// A program of `accel` that marks the bytes of a key exchange for valgrind to follow.
+pub fn undefined_key_exchange() -> PathBuf {
+    let target = ["--example", "undefined_key_exchange"];
+    up_to_date("accel", "examples/undefined_key_exchange", &target)
+}
+
 /// The C library, shared; the static one, `libkeyserver_client.a`, is beside it.
 pub fn c_library() -> PathBuf {
     library("keyserver-capi", "libkeyserver_client.so")
@@ -115,6 +121,7 @@ fn build(package: &str, target: &[&str]) {
 /// When a source file of the binaries was last changed.
 fn newest_source() -> SystemTime {
     let mut pending: Vec<PathBuf> = [
+        "accel/examples",
         "accel/src",
         "accel/lanes/src",
         "client-lib/src",
