@@ -1,5 +1,7 @@
 //! The real server, as a process of its own, attacked by one of its clients.
 
+use std::fs;
+
 use keyserver_tests::{Fixture, KeyKind, KeyServer, ServerConfig};
 
 use crate::{attack, of};
@@ -9,6 +11,10 @@ use crate::{attack, of};
 const CLIENTS: &str = r#"
 [ledger]
 directory = "ledger"
+
+[[keys]]
+directory = "exchanges"
+purpose = "key-exchange"
 
 [[clients]]
 name = "edge-1"
@@ -44,28 +50,30 @@ allow = ["decrypt-compatible"]
 "#;
 
 const KEYS: [(&str, KeyKind); 9] = [
-    ("site", KeyKind::P256),
-    ("site-p384", KeyKind::P384),
-    ("site-ed25519", KeyKind::Ed25519),
-    ("site-rsa", KeyKind::Rsa2048),
-    ("site-ml-dsa", KeyKind::MlDsa44),
-    ("old-master", KeyKind::Rsa2048),
-    ("old-premaster", KeyKind::Rsa2048),
-    ("old-compatible", KeyKind::Rsa2048),
-    ("other", KeyKind::P256),
+    ("keys/site", KeyKind::P256),
+    ("keys/site-p384", KeyKind::P384),
+    ("keys/site-ed25519", KeyKind::Ed25519),
+    ("keys/site-rsa", KeyKind::Rsa2048),
+    ("keys/site-ml-dsa", KeyKind::MlDsa44),
+    ("keys/other", KeyKind::P256),
+    ("exchanges/old-master", KeyKind::Rsa2048),
+    ("exchanges/old-premaster", KeyKind::Rsa2048),
+    ("exchanges/old-compatible", KeyKind::Rsa2048),
 ];
 
 fn fixture(keys: &[(&str, KeyKind)]) -> Fixture {
     let fixture = Fixture::new();
     fixture.write_identity("edge-2", &fixture.pki.client("edge-2"));
-    for (name, kind) in keys {
-        fixture.add_key(name, *kind);
+    fs::create_dir(fixture.path("exchanges")).unwrap();
+    for (path, kind) in keys {
+        fixture.write(format!("{path}.key"), kind.generate());
     }
     fixture
 }
 
 fn config(backend: &str, clients: &str) -> ServerConfig {
     ServerConfig {
+        purpose: "purpose = \"sign\"".to_owned(),
         clients: Vec::new(),
         extra: clients.to_owned(),
         ..ServerConfig::default().io_backend(backend)
@@ -82,7 +90,7 @@ fn everything_holds(backend: &str) {
         "--recording",
         recording.to_str().unwrap(),
         "--samples",
-        "100",
+        "40",
     ];
     let (report, all_held) = attack(&fixture, server.address(), &options);
     assert!(all_held, "{}", server.log());
@@ -143,8 +151,12 @@ expires = "2099-12-31"
 name = "edge-2"
 match = "dns:edge-2"
 "#;
-    let fixture = fixture(&[("shop", KeyKind::Rsa2048)]);
-    let server = KeyServer::start(&fixture, &config("epoll", clients));
+    let fixture = fixture(&[("keys/shop", KeyKind::Rsa2048)]);
+    let config = ServerConfig {
+        purpose: "dual_use_until = 2099-12-31".to_owned(),
+        ..config("epoll", clients)
+    };
+    let server = KeyServer::start(&fixture, &config);
     let (report, all_held) = attack(&fixture, server.address(), &["--samples", "8"]);
     assert!(!all_held);
     for (name, right) in [
@@ -163,6 +175,55 @@ match = "dns:edge-2"
     assert!(server.stop().success());
 }
 
+/// A glob that gives every right on every key: each key does what it is for, and not the other thing.
+#[test]
+fn a_key_does_what_it_is_for_and_nothing_else() {
+    let clients = r#"
+[ledger]
+directory = "ledger"
+
+[[keys]]
+directory = "exchanges"
+purpose = "key-exchange"
+
+[[clients]]
+name = "edge-1"
+match = "dns:edge-1"
+[[clients.grants]]
+keys = ["*"]
+allow = ["tls13-sign", "tls12-sign", "tls12-master", "decrypt-premaster", "decrypt-compatible"]
+
+[[clients]]
+name = "edge-2"
+match = "dns:edge-2"
+"#;
+    let fixture = fixture(&[
+        ("keys/site", KeyKind::Rsa2048),
+        ("exchanges/old-site", KeyKind::Rsa2048),
+    ]);
+    let server = KeyServer::start(&fixture, &config("uring", clients));
+    let only = [
+        "--only",
+        "purpose",
+        "--only",
+        "padding-error",
+        "--only",
+        "sign-request",
+    ];
+    let (report, all_held) = attack(&fixture, server.address(), &only);
+    assert!(all_held);
+    // Two ways to sign and all four to open are refused to one key, three ways to sign and one to open to the other.
+    let why = &report["purpose"].1;
+    assert!(why.starts_with("9 uses"), "{why}");
+    assert!(report["padding-error"].1.contains("with old-site"));
+    assert!(
+        report["sign-request"]
+            .1
+            .contains("honest handshakes signed")
+    );
+    assert!(server.stop().success());
+}
+
 /// A client that may do nothing finds nothing out.
 #[test]
 fn a_client_without_rights_is_refused_alike() {
@@ -178,9 +239,9 @@ match = "dns:edge-2"
 keys = ["*"]
 allow = ["tls13-sign", "tls12-sign"]
 "#;
-    let fixture = fixture(&[("site", KeyKind::P256)]);
+    let fixture = fixture(&[("keys/site", KeyKind::P256)]);
     let server = KeyServer::start(&fixture, &config("uring", clients));
-    let (report, all_held) = attack(&fixture, server.address(), &["--samples", "60"]);
+    let (report, all_held) = attack(&fixture, server.address(), &["--samples", "40"]);
     assert!(all_held);
     let held = ["enumerate-answer", "enumerate-time", "foreign-key"];
     assert_eq!(of(&report, "held"), held);
