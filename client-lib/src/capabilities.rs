@@ -58,7 +58,8 @@ impl Capabilities {
     /// Refuses an operation of ours for a server that does not know our additions: it is answered
     /// as a stock server would, were it sent what it does not know.
     pub(crate) fn check(&self, opcode: Opcode) -> Result<(), Error> {
-        let is_ours = (Opcode::SignTls13..=Opcode::TicketKeys).contains(&opcode);
+        let is_ours =
+            (Opcode::SignTls13..=Opcode::TicketKeys).contains(&opcode) || opcode == Opcode::KeyList;
         if is_ours && !self.extended {
             return Err(Error::Refused(ErrorCode::BadOpcode));
         }

@@ -10,6 +10,7 @@ mod capabilities;
 mod client;
 pub mod conn;
 mod der;
+mod discovery;
 mod driver;
 pub mod error;
 mod fleet;
@@ -19,6 +20,7 @@ mod observe;
 mod operation;
 mod pool;
 mod servers;
+mod settings;
 mod tls;
 
 pub use algorithm::SignatureAlgorithm;

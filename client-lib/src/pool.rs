@@ -8,8 +8,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,75 +22,33 @@ use crate::algorithm::SignatureAlgorithm;
 use crate::backoff::Backoff;
 use crate::calls::{Calls, Link, Patience};
 use crate::capabilities::Capabilities;
+use crate::discovery::{self, Source};
 use crate::driver;
 use crate::error::Error;
 use crate::fleet::{Attempts, Fleet, ServerId, Step};
 use crate::key::KeyId;
 use crate::link::Target;
-use crate::observe::{Observer, Silent};
 use crate::operation::Operation;
-use crate::servers::Servers;
+use crate::settings::{Settings, setters};
 use crate::tls::TlsIdentity;
 
 /// How often a connected server is asked how it is, and how long the answer may take.
 const QUESTION_EVERY: Duration = Duration::from_secs(1);
+/// How often a server that has left is looked at, whether its calls have ended.
+const GLANCE: Duration = Duration::from_millis(50);
 /// The longest wait between two attempts to connect.
 const WAIT_LONGEST: Duration = Duration::from_millis(500);
 
 /// The settings of a [`Pool`], each with a default that suits a TLS terminator.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct PoolBuilder {
-    servers: Servers,
-    target: Target,
-    deadline: Duration,
+    settings: Settings,
     in_flight: usize,
-    queue: usize,
-    hedging: bool,
-    observer: Arc<dyn Observer>,
-}
-
-impl fmt::Debug for PoolBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PoolBuilder")
-            .field("servers", &self.servers)
-            .field("target", &self.target)
-            .field("deadline", &self.deadline)
-            .finish_non_exhaustive()
-    }
 }
 
 impl PoolBuilder {
-    /// Adds a server, `host:port`. A name is looked up at each attempt to connect.
-    pub fn server(mut self, address: impl Into<String>) -> Self {
-        self.servers.add(address.into(), 0);
-        self
-    }
-
-    /// Adds a server that is used only while none of the others can be: one in another zone.
-    pub fn distant_server(mut self, address: impl Into<String>) -> Self {
-        self.servers.add(address.into(), 1);
-        self
-    }
-
-    /// How long a call may take, all told. Default 2 s.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// How long one attempt to connect may take, the TLS handshake included. Default 1 s.
-    pub fn connect_limit(mut self, limit: Duration) -> Self {
-        self.target.connect_limit = limit;
-        self
-    }
-
-    /// As [`crate::ClientBuilder::silence`]. Default 5 s. A silent server gets no calls long before
-    /// that.
-    pub fn silence(mut self, silence: Duration) -> Self {
-        self.target.silence = silence;
-        self
-    }
+    setters!();
 
     /// Calls on their way to one server at once, 1 to 32,768. Default 256, which is what servers
     /// take from one connection before they stop reading.
@@ -100,20 +59,7 @@ impl PoolBuilder {
 
     /// Calls that may wait for one of those places, for each server. Default 4,096.
     pub fn queue(mut self, calls: usize) -> Self {
-        self.queue = calls;
-        self
-    }
-
-    /// Whether a signature that takes longer than 95 of 100 others is asked of a second server as
-    /// well. Default: yes. Decryptions never are.
-    pub fn hedging(mut self, enabled: bool) -> Self {
-        self.hedging = enabled;
-        self
-    }
-
-    /// Who is told what happens to the servers.
-    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observer = observer;
+        self.settings.queue = calls;
         self
     }
 
@@ -124,23 +70,41 @@ impl PoolBuilder {
     ///
     /// [`Error::Configuration`] for settings that cannot be used; when no server lets us in, why.
     pub async fn connect(self) -> Result<Pool, Error> {
-        TlsIdentity::server_name(&self.target.server_name)?;
-        self.servers.check()?;
+        let settings = self.settings;
+        settings.check()?;
         let now = Instant::now().into_std();
         let shared = Arc::new(Shared {
-            fleet: Mutex::new(Fleet::new(self.hedging, self.observer, now)),
+            fleet: Mutex::new(Fleet::new(settings.hedging, settings.observer, now)),
             links: Mutex::default(),
             changed: Notify::new(),
-            target: self.target,
+            target: Target {
+                address: String::new(),
+                server_name: settings.server_name,
+                identity: settings.identity,
+                connect_limit: settings.connect_limit,
+                silence: settings.silence,
+                wait_longest: WAIT_LONGEST.min(Backoff::LONGEST),
+            },
             in_flight: self.in_flight,
-            queue: self.queue,
+            queue: settings.queue,
         });
-        for (address, tier) in self.servers.list() {
+        for (address, tier) in settings.servers.list() {
             shared.join(address, *tier);
         }
+        let handle = Arc::new(Handle { shared });
+        for source in settings.servers.sources() {
+            let name_servers = settings.servers.name_servers().to_vec();
+            let mut watch = Watch::new(source.clone(), name_servers, &handle);
+            let wait = match watch.look(&handle.shared).await {
+                Ok(wait) => wait,
+                Err(error) if handle.shared.links().is_empty() => return Err(error),
+                Err(_) => discovery::RETRY,
+            };
+            tokio::spawn(watch.run(wait));
+        }
         let pool = Pool {
-            handle: Arc::new(Handle { shared }),
-            deadline: self.deadline,
+            handle,
+            deadline: settings.deadline,
         };
         // The attempts are made meanwhile; a ping is the shortest call that waits for one.
         pool.call(&Operation::ping(&[])).await?;
@@ -168,8 +132,22 @@ impl Shared {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes a server out. Its connection is closed when the calls on it have ended.
+    fn leave(&self, id: ServerId) {
+        self.fleet().leave(id);
+        let Some(calls) = self.links().remove(&id) else {
+            return;
+        };
+        tokio::spawn(async move {
+            while calls.in_flight() > 0 {
+                tokio::time::sleep(GLANCE).await;
+            }
+            calls.set_link(Link::Closed);
+        });
+    }
+
     /// Adds a server and begins to connect to it.
-    fn join(self: &Arc<Self>, address: &str, tier: u16) {
+    fn join(self: &Arc<Self>, address: &str, tier: u16) -> ServerId {
         let id = self.fleet().join(address, tier, std_now());
         let calls = Arc::new(Calls::new(self.in_flight, self.queue));
         self.links().insert(id, Arc::clone(&calls));
@@ -181,6 +159,7 @@ impl Shared {
         let watch = move |link: &Link| watched.linked(id, link);
         tokio::spawn(driver::run(Arc::clone(&calls), target, None, watch));
         tokio::spawn(question(Arc::clone(self), id, calls));
+        id
     }
 
     /// A connection was made or lost.
@@ -194,6 +173,67 @@ impl Shared {
             Link::Down { last: None } | Link::Closed => {}
         }
         self.changed.notify_waiters();
+    }
+}
+
+/// A name behind which there are servers, as long as the pool is there.
+struct Watch {
+    source: Source,
+    name_servers: Vec<SocketAddr>,
+    found: Vec<(String, u16, ServerId)>,
+    pool: Weak<Handle>,
+}
+
+impl Watch {
+    fn new(source: Source, name_servers: Vec<SocketAddr>, pool: &Arc<Handle>) -> Self {
+        Self {
+            source,
+            name_servers,
+            found: Vec::new(),
+            pool: Arc::downgrade(pool),
+        }
+    }
+
+    async fn run(mut self, mut wait: Duration) {
+        loop {
+            tokio::time::sleep(wait).await;
+            let Some(pool) = self.pool.upgrade() else {
+                return;
+            };
+            // While that fails, the servers stay as they are.
+            let looked = self.look(&pool.shared).await;
+            wait = looked.unwrap_or(discovery::RETRY);
+        }
+    }
+
+    /// Looks the name up, and lets servers join and leave. Returns when to look again.
+    async fn look(&mut self, shared: &Arc<Shared>) -> Result<Duration, Error> {
+        let (source, name_servers) = (self.source.clone(), self.name_servers.clone());
+        let looked = tokio::task::spawn_blocking(move || source.look_up(&name_servers)).await;
+        let looked = looked.unwrap_or_else(|_| Err(std::io::Error::other("it was given up")));
+        let found = looked.map_err(|error| {
+            let error = Error::network("looking up servers", error);
+            shared.fleet().not_found(error.clone(), std_now());
+            shared.changed.notify_waiters();
+            error
+        })?;
+        self.found.retain(|(address, tier, id)| {
+            let stays = found
+                .servers
+                .iter()
+                .any(|one| (&one.0, one.1) == (address, *tier));
+            if !stays {
+                shared.leave(*id);
+            }
+            stays
+        });
+        for (address, tier) in found.servers {
+            if !self.found.iter().any(|known| known.0 == address) {
+                let id = shared.join(&address, tier);
+                self.found.push((address, tier, id));
+            }
+        }
+        Ok(found.good_for)
     }
 }
 
@@ -289,20 +329,8 @@ impl Pool {
     /// must be for.
     pub fn builder(server_name: impl Into<String>, identity: TlsIdentity) -> PoolBuilder {
         PoolBuilder {
-            servers: Servers::default(),
-            target: Target {
-                address: String::new(),
-                server_name: server_name.into(),
-                identity,
-                connect_limit: Duration::from_secs(1),
-                silence: Duration::from_secs(5),
-                wait_longest: WAIT_LONGEST.min(Backoff::LONGEST),
-            },
-            deadline: Duration::from_secs(2),
+            settings: Settings::new(server_name.into(), identity),
             in_flight: 256,
-            queue: 4096,
-            hedging: true,
-            observer: Arc::new(Silent),
         }
     }
 
@@ -408,7 +436,8 @@ impl<'p> Call<'p> {
         let deadline = Instant::from_std(self.attempts.deadline());
         let calls = self.shared.links().get(&server).cloned();
         let asked = async move {
-            let calls = calls.ok_or(Error::Closed)?;
+            let calls =
+                calls.ok_or_else(|| Error::lost("sending requests", "the server has just left"))?;
             let ask = |capabilities: &Capabilities| operation.request(capabilities);
             calls.call(&ask, Patience::None, deadline).await
         };

@@ -1,12 +1,19 @@
 //! The servers a client was told of.
 
+use std::net::SocketAddr;
+
+use crate::discovery::Source;
 use crate::error::ConfigError;
 
 /// Addresses, `host:port`, each with its tier: servers of a lower tier are preferred while one of
-/// them can be used.
+/// them can be used. And names behind which there are more.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Servers {
     list: Vec<(String, u16)>,
+    sources: Vec<Source>,
+    /// Addresses given to [`Self::add_host`] that are none.
+    wrong: Vec<String>,
+    name_servers: Vec<SocketAddr>,
 }
 
 impl Servers {
@@ -14,20 +21,41 @@ impl Servers {
         self.list.push((address, tier));
     }
 
+    pub(crate) fn add_service(&mut self, name: String) {
+        self.sources.push(Source::Service(name));
+    }
+
+    pub(crate) fn add_host(&mut self, address: String) {
+        match host_and_port(&address) {
+            Some((host, port)) => self.sources.push(Source::Host(host.to_owned(), port)),
+            None => self.wrong.push(address),
+        }
+    }
+
+    pub(crate) fn add_name_server(&mut self, address: SocketAddr) {
+        self.name_servers.push(address);
+    }
+
     pub(crate) fn list(&self) -> &[(String, u16)] {
         &self.list
     }
 
+    pub(crate) fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    pub(crate) fn name_servers(&self) -> &[SocketAddr] {
+        &self.name_servers
+    }
+
     /// Finds what can be seen without connecting.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if self.list.is_empty() {
+        if self.list.is_empty() && self.sources.is_empty() && self.wrong.is_empty() {
             return Err(ConfigError::new("no server is given; name at least one"));
         }
-        for (address, _) in &self.list {
-            let port = address
-                .rsplit_once(':')
-                .map(|(_, port)| port.parse::<u16>());
-            if !matches!(port, Some(Ok(_))) {
+        let addresses = self.list.iter().map(|(address, _)| address);
+        for address in addresses.chain(&self.wrong) {
+            if host_and_port(address).is_none() {
                 return Err(ConfigError::new(format_args!(
                     "`{address}` is no address of a server; expected `host:port`"
                 )));
@@ -35,4 +63,9 @@ impl Servers {
         }
         Ok(())
     }
+}
+
+fn host_and_port(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    Some((host, port.parse().ok()?))
 }

@@ -41,6 +41,12 @@ impl Observer for Watch {
 }
 
 impl Watch {
+    /// What this server has answered since the last call of this function.
+    fn take(&self, server: &str) -> u32 {
+        let mut counts = self.0.lock().unwrap();
+        counts.remove(server).map_or(0, |counts| counts[0])
+    }
+
     fn answered(&self) -> Vec<u32> {
         self.0
             .lock()
@@ -52,14 +58,14 @@ impl Watch {
 }
 
 /// Servers that hold the same key and are signed by the same authority.
-struct Site {
+pub(crate) struct Site {
     fixtures: Vec<Fixture>,
-    configs: Vec<ServerConfig>,
-    key: KeyId,
+    pub(crate) configs: Vec<ServerConfig>,
+    pub(crate) key: KeyId,
 }
 
 impl Site {
-    fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         let first = Fixture::new();
         let key = first.add_key("shop", KeyKind::P256);
         let key = fs::read(key).unwrap();
@@ -79,14 +85,17 @@ impl Site {
         }
     }
 
-    fn start(&self, index: usize) -> KeyServer {
+    pub(crate) fn start(&self, index: usize) -> KeyServer {
         KeyServer::start(&self.fixtures[index], &self.configs[index])
     }
 
-    async fn pool(&self, observer: Arc<dyn Observer>) -> Pool {
+    pub(crate) fn identity(&self) -> TlsIdentity {
         let file = |name: &str| self.fixtures[0].path(format!("pki/{name}.pem"));
-        let identity = TlsIdentity::from_files(file("ca"), file("edge-1"), file("edge-1-key"));
-        let builder = Pool::builder("localhost", identity.unwrap()).observer(observer);
+        TlsIdentity::from_files(file("ca"), file("edge-1"), file("edge-1-key")).unwrap()
+    }
+
+    async fn pool(&self, observer: Arc<dyn Observer>) -> Pool {
+        let builder = Pool::builder("localhost", self.identity()).observer(observer);
         let servers = self.configs.iter().map(|config| config.address.to_string());
         let builder = servers.fold(builder, keyserver_client::PoolBuilder::server);
         builder.deadline(SECOND * 10).connect().await.unwrap()
@@ -208,4 +217,71 @@ async fn equal_servers_share_the_load() {
         "{answered:?}"
     );
     drop(servers);
+}
+
+/// A server that stands still for half of the time, in steps far shorter than anything that finds hung
+/// servers: a machine with other work to do.
+struct Slowed<'a> {
+    server: &'a KeyServer,
+}
+
+impl Slowed<'_> {
+    async fn run(&self, duration: Duration) {
+        let end = Instant::now() + duration;
+        while Instant::now() < end {
+            self.server.signal(Signal::SIGSTOP);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.server.signal(Signal::SIGCONT);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slower_server_gets_less_until_it_is_as_fast_again() {
+    let site = Site::new(3);
+    let servers: Vec<KeyServer> = (0..3).map(|index| site.start(index)).collect();
+    let names: [String; 3] = std::array::from_fn(|index| site.configs[index].address.to_string());
+    let watch = Arc::new(Watch::default());
+    let pool = site.pool(watch.clone()).await;
+    let slowed = Slowed {
+        server: &servers[0],
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut callers = load(&pool, site.key, &stop);
+    let share = |of: [u32; 3]| f64::from(of[0]) / f64::from(of.iter().sum::<u32>());
+    // A busy machine slows the others too, now and then: there, one of several rounds has to show it.
+    let (rounds, even) = if timing_is_asserted() {
+        (1, 0.3..0.367)
+    } else {
+        (12, 0.25..0.5)
+    };
+    let (mut while_slow, mut after) = ([0; 3], [0; 3]);
+    slowed.run(SECOND).await;
+    for _ in 0..rounds {
+        watch.0.lock().unwrap().clear();
+        slowed.run(5 * SECOND).await;
+        while_slow = names.each_ref().map(|name| watch.take(name));
+        if share(while_slow) < 0.25 {
+            break;
+        }
+    }
+    // What it was slow in is forgotten.
+    tokio::time::sleep(2 * SECOND).await;
+    for _ in 0..rounds {
+        watch.0.lock().unwrap().clear();
+        tokio::time::sleep(5 * SECOND).await;
+        after = names.each_ref().map(|name| watch.take(name));
+        if even.contains(&share(after)) {
+            break;
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    while let Some(taken) = callers.join_next().await {
+        taken.unwrap();
+    }
+    println!("answers while the first was slow {while_slow:?}, afterwards {after:?}");
+    assert!(while_slow[0] > 0, "it still takes part: {while_slow:?}");
+    assert!(share(while_slow) < 0.25, "{while_slow:?}");
+    assert!(even.contains(&share(after)), "{after:?}");
 }

@@ -5,6 +5,7 @@
 //! | [`operations`] | every kind of operation, mixed and at once, is answered and verifies |
 //! | [`reload`] | SIGHUP under load fails nothing; a broken key file leaves the old state in force and is seen |
 //! | [`drain`] | SIGTERM under load delivers every reply in flight |
+//! | [`discovery`] | servers found by name come and go with their records, and no signature fails |
 //! | [`failover`] | with three servers, one killed, one hung and one drained, no signature fails |
 //! | [`https_edge`] | an HTTPS server whose key is elsewhere serves OpenSSL and curl, with the rights to sign TLS and no other |
 //! | [`hung_slot`] | a slot that hangs is answered for in time, and touches neither files nor another slot |
@@ -29,6 +30,7 @@ use keyserver_client::{Client, ClientBuilder, TlsIdentity};
 use keyserver_tests::{Fixture, KeyKind, KeyServer, ServerConfig};
 
 mod churn;
+mod discovery;
 mod drain;
 mod failover;
 mod https_edge;

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,7 +28,10 @@ const LABEL_MAX: usize = 32;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
+    #[serde(default)]
     servers: Vec<String>,
+    service: Option<String>,
+    name_server: Option<SocketAddr>,
     server_name: Option<String>,
     ca: PathBuf,
     certificate: PathBuf,
@@ -42,6 +46,10 @@ struct Raw {
 pub(crate) struct Config {
     /// `host:port` each.
     pub(crate) servers: Vec<String>,
+    /// The name of a service, whose SRV records name more.
+    pub(crate) service: Option<String>,
+    /// Who is asked about the service, instead of the system's name servers.
+    pub(crate) name_server: Option<SocketAddr>,
     /// The name in the servers' certificates; the host of the first when it is not given.
     pub(crate) server_name: String,
     pub(crate) ca: PathBuf,
@@ -73,10 +81,16 @@ impl Config {
         for server in &raw.servers {
             hosts.push(host(server)?);
         }
-        let first = hosts
-            .first()
-            .ok_or("`servers` is empty; name at least one")?;
-        let server_name = raw.server_name.unwrap_or_else(|| (*first).into());
+        let server_name = match (raw.server_name, hosts.first(), &raw.service) {
+            (_, None, None) => {
+                return Err("`servers` is empty; name at least one, or a `service`".into());
+            }
+            (Some(name), _, _) => name,
+            (None, Some(first), _) => (*first).into(),
+            (None, None, Some(_)) => {
+                return Err("a `service` needs a `server_name`: whom its servers are".into());
+            }
+        };
         let token_label = raw.token_label.unwrap_or_else(|| "keyserver".into());
         if token_label.is_empty() || token_label.len() > LABEL_MAX {
             return Err(format!(
@@ -87,6 +101,8 @@ impl Config {
         let deadline = raw.deadline.map_or(Ok(DEADLINE), |text| duration(&text))?;
         Ok(Self {
             servers: raw.servers,
+            service: raw.service,
+            name_server: raw.name_server,
             server_name,
             ca: folder.join(raw.ca),
             certificate: folder.join(raw.certificate),
@@ -182,5 +198,11 @@ mod tests {
         assert!(why.contains("at least one"), "{why}");
         let why = Config::parse("", Path::new("")).unwrap_err();
         assert!(why.contains("missing field"), "{why}");
+        let service = LEAST.replace("servers = [\"keys:2407\"]", "service = \"_keys._tcp.x\"");
+        let why = Config::parse(&service, Path::new("")).unwrap_err();
+        assert!(why.contains("`server_name`"), "{why}");
+        let named = format!("{service}server_name = \"keys\"\nname_server = \"127.0.0.1:53\"\n");
+        let config = Config::parse(&named, Path::new("")).unwrap();
+        assert_eq!(config.service.as_deref(), Some("_keys._tcp.x"));
     }
 }

@@ -39,6 +39,12 @@ impl Remote {
         for server in &config.servers {
             builder = builder.server(server.as_str());
         }
+        if let Some(service) = &config.service {
+            builder = builder.service(service.as_str());
+        }
+        if let Some(name_server) = config.name_server {
+            builder = builder.name_server(name_server);
+        }
         let client = builder.build().map_err(wrong)?;
         Ok(Self { client })
     }

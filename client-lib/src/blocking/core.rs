@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use mio::{Registry, Waker};
 
+use crate::discovery::{self, Found, Source};
 use crate::error::Error;
 use crate::fleet::{Attempts, Fleet, ServerId, Step};
 use crate::operation::Operation;
+use crate::servers::Servers;
 
 use super::line::{Line, News, Setting};
-use super::resolving::Resolving;
+use super::resolving::{Answer, Resolving};
 use super::waiter::Waiter;
 use super::{CallId, Callback};
 
@@ -38,6 +40,8 @@ pub(super) struct Core {
     queue: usize,
     timers: BTreeSet<(Instant, CallId)>,
     resolving: Resolving,
+    watches: Vec<Watch>,
+    name_servers: Vec<SocketAddr>,
     registry: Registry,
     waker: Arc<Waker>,
     finished: Vec<(Completion, Result<Vec<u8>, Error>)>,
@@ -60,6 +64,15 @@ struct Call {
     timer: Instant,
 }
 
+/// A name behind which there are servers.
+struct Watch {
+    source: Source,
+    /// When to look it up; `None` while that is under way.
+    due: Option<Instant>,
+    /// What was found: `host:port`, tier.
+    found: Vec<(String, u16, ServerId)>,
+}
+
 /// Who is told of the outcome.
 pub(super) enum Completion {
     Waiter(Arc<Waiter>),
@@ -79,23 +92,31 @@ impl Core {
     pub(super) fn new(
         setting: Setting,
         mut fleet: Fleet,
-        servers: &[(String, u16)],
+        servers: &Servers,
         queue: usize,
         registry: Registry,
         waker: Arc<Waker>,
         now: Instant,
     ) -> Self {
         let lines = servers
+            .list()
             .iter()
             .map(|(address, tier)| {
                 let id = fleet.join(address, *tier, now);
                 Line::new(id, address.clone(), now)
             })
             .collect();
+        let watches = servers.sources().iter().map(|source| Watch {
+            source: source.clone(),
+            due: Some(now),
+            found: Vec::new(),
+        });
         Self {
             setting,
             fleet,
             lines,
+            watches: watches.collect(),
+            name_servers: servers.name_servers().to_vec(),
             calls: HashMap::new(),
             next_call: 0,
             queue,
@@ -227,9 +248,19 @@ impl Core {
         if self.closed {
             return;
         }
-        for (id, addresses) in self.resolving.answers() {
-            self.opened(id, addresses, now);
+        for answer in self.resolving.answers() {
+            match answer {
+                Answer::Addresses(id, addresses) => self.opened(id, addresses, now),
+                Answer::Servers(number, found) => self.found(number, found, now),
+            }
         }
+        self.look(now);
+        self.lines.retain_mut(|line| {
+            if line.is_over() {
+                line.close();
+            }
+            !line.is_over()
+        });
         for index in 0..self.lines.len() {
             let Some(line) = self.lines.get_mut(index) else {
                 break;
@@ -268,6 +299,61 @@ impl Core {
             self.on_line(index, now, |line, setting, registry, _| {
                 line.open(addresses, setting, registry, now)
             });
+        }
+    }
+
+    /// Begins to look up what is due.
+    fn look(&mut self, now: Instant) {
+        for number in 0..self.watches.len() {
+            let Some(watch) = self.watches.get_mut(number) else {
+                return;
+            };
+            if watch.due.take_if(|due| *due <= now).is_some() {
+                let (source, name_servers) = (watch.source.clone(), self.name_servers.clone());
+                if let Err(error) = self
+                    .resolving
+                    .find(number, source, name_servers, &self.waker)
+                {
+                    self.found(number, Err(error), now);
+                }
+            }
+        }
+    }
+
+    /// Lets servers join and leave. While they cannot be looked up, they stay as they are.
+    fn found(&mut self, number: usize, found: io::Result<Found>, now: Instant) {
+        let Some(watch) = self.watches.get_mut(number) else {
+            return;
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                watch.due = Some(now + discovery::RETRY);
+                let error = Error::network("looking up servers", error);
+                self.fleet.not_found(error, now);
+                return self.unpark(now);
+            }
+        };
+        watch.due = Some(now + found.good_for);
+        let (fleet, lines) = (&mut self.fleet, &mut self.lines);
+        watch.found.retain(|(address, tier, id)| {
+            let stays = found
+                .servers
+                .iter()
+                .any(|one| (&one.0, one.1) == (address, *tier));
+            if !stays {
+                fleet.leave(*id);
+                let left = lines.iter_mut().filter(|line| line.id == *id);
+                left.for_each(|line| line.leaves = true);
+            }
+            stays
+        });
+        for (address, tier) in found.servers {
+            if !watch.found.iter().any(|known| known.0 == address) {
+                let id = fleet.join(&address, tier, now);
+                lines.push(Line::new(id, address.clone(), now));
+                watch.found.push((address, tier, id));
+            }
         }
     }
 
@@ -357,7 +443,8 @@ impl Core {
     fn next_due(&self) -> Option<Instant> {
         let lines = self.lines.iter().map(|line| line.due(&self.setting));
         let calls = self.timers.first().map(|(at, _)| *at);
-        lines.chain(calls).min()
+        let watches = self.watches.iter().filter_map(|watch| watch.due);
+        lines.chain(calls).chain(watches).min()
     }
 
     /// For how long the leader may sleep from now on.

@@ -56,6 +56,8 @@ pub(super) enum News {
 pub(super) struct Line {
     pub(super) id: ServerId,
     pub(super) address: String,
+    /// It belongs to the client no longer, and goes when its calls have ended.
+    pub(super) leaves: bool,
     state: State,
     backoff: Backoff,
     asked: HashMap<u32, CallId>,
@@ -96,6 +98,7 @@ impl Line {
         Self {
             id,
             address,
+            leaves: false,
             state: State::Down { until: now },
             backoff: Backoff::new(),
             asked: HashMap::new(),
@@ -112,6 +115,11 @@ impl Line {
             self.state = State::Resolving { limit };
         }
         due
+    }
+
+    /// Whether it has left and nothing is owed on it.
+    pub(super) fn is_over(&self) -> bool {
+        self.leaves && self.asked.is_empty()
     }
 
     /// When [`Line::tick`] or [`Line::begins`] has something to do.

@@ -32,9 +32,8 @@ use crate::algorithm::SignatureAlgorithm;
 use crate::error::{ConfigError, Error};
 use crate::fleet::Fleet;
 use crate::key::KeyId;
-use crate::observe::{Observer, Silent};
 use crate::operation::Operation;
-use crate::servers::Servers;
+use crate::settings::{Settings, setters};
 use crate::tls::TlsIdentity;
 
 /// Names a call within one client. Never used twice.
@@ -45,79 +44,19 @@ struct CallId(u64);
 type Callback = Box<dyn FnOnce(Result<Vec<u8>, Error>) + Send>;
 
 /// The settings of a [`Client`], each with a default that suits a TLS terminator.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct ClientBuilder {
-    servers: Servers,
-    server_name: String,
-    identity: TlsIdentity,
-    deadline: Duration,
-    connect_limit: Duration,
-    silence: Duration,
-    queue: usize,
-    hedging: bool,
-    observer: Arc<dyn Observer>,
-}
-
-impl fmt::Debug for ClientBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientBuilder")
-            .field("servers", &self.servers)
-            .field("server_name", &self.server_name)
-            .field("deadline", &self.deadline)
-            .finish_non_exhaustive()
-    }
+    settings: Settings,
 }
 
 impl ClientBuilder {
-    /// Adds a server, `host:port`. A name is looked up at each attempt to connect.
-    pub fn server(mut self, address: impl Into<String>) -> Self {
-        self.servers.add(address.into(), 0);
-        self
-    }
-
-    /// Adds a server that is used only while none of the others can be: one in another zone.
-    pub fn distant_server(mut self, address: impl Into<String>) -> Self {
-        self.servers.add(address.into(), 1);
-        self
-    }
-
-    /// How long a call may take, all told. Default 2 s.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// How long one attempt to connect may take, the TLS handshake included. Default 1 s.
-    pub fn connect_limit(mut self, limit: Duration) -> Self {
-        self.connect_limit = limit;
-        self
-    }
-
-    /// How long a server may leave a question about its health unanswered before its connection is
-    /// given up and made anew. Default 5 s. It gets no calls long before that.
-    pub fn silence(mut self, silence: Duration) -> Self {
-        self.silence = silence;
-        self
-    }
+    setters!();
 
     /// Calls on their way at once. With more, calls fail with [`Error::Overloaded`] at once.
     /// Default 4,096.
     pub fn queue(mut self, calls: usize) -> Self {
-        self.queue = calls;
-        self
-    }
-
-    /// Whether a signature that takes longer than 95 of 100 others is asked of a second server as
-    /// well. Default: yes. Decryptions never are.
-    pub fn hedging(mut self, enabled: bool) -> Self {
-        self.hedging = enabled;
-        self
-    }
-
-    /// Who is told what happens to the servers.
-    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observer = observer;
+        self.settings.queue = calls;
         self
     }
 
@@ -128,9 +67,8 @@ impl ClientBuilder {
     /// [`ConfigError`] without a server, for an address without a port, or for a server name that is
     /// none.
     pub fn build(self) -> Result<Client, ConfigError> {
-        TlsIdentity::server_name(&self.server_name)?;
-        self.servers.check()?;
-        let deadline = self.deadline;
+        self.settings.check()?;
+        let deadline = self.settings.deadline;
         Ok(Client {
             handle: Arc::new(Handle {
                 builder: self,
@@ -148,23 +86,17 @@ impl ClientBuilder {
         let poll = Poll::new().map_err(failed)?;
         let registry = poll.registry().try_clone().map_err(failed)?;
         let waker = Arc::new(Waker::new(&registry, Token(WAKE)).map_err(failed)?);
+        let settings = &self.settings;
         let setting = Setting {
             // Its own store of TLS sessions: processes do not share tickets.
-            identity: self.identity.resumption(true),
-            server_name: self.server_name.clone(),
-            connect_limit: self.connect_limit,
-            silence: self.silence,
+            identity: settings.identity.clone().resumption(true),
+            server_name: settings.server_name.clone(),
+            connect_limit: settings.connect_limit,
+            silence: settings.silence,
         };
-        let fleet = Fleet::new(self.hedging, Arc::clone(&self.observer), now);
-        let core = Core::new(
-            setting,
-            fleet,
-            self.servers.list(),
-            self.queue,
-            registry,
-            waker,
-            now,
-        );
+        let fleet = Fleet::new(settings.hedging, Arc::clone(&settings.observer), now);
+        let (servers, queue) = (&settings.servers, settings.queue);
+        let core = Core::new(setting, fleet, servers, queue, registry, waker, now);
         Ok(Arc::new(Seat::new(poll, core)))
     }
 }
@@ -245,7 +177,7 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
             .field("deadline", &self.deadline)
-            .field("servers", &self.handle.builder.servers)
+            .field("servers", &self.handle.builder.settings.servers)
             .finish_non_exhaustive()
     }
 }
@@ -255,15 +187,7 @@ impl Client {
     /// must be for.
     pub fn builder(server_name: impl Into<String>, identity: TlsIdentity) -> ClientBuilder {
         ClientBuilder {
-            servers: Servers::default(),
-            server_name: server_name.into(),
-            identity,
-            deadline: Duration::from_secs(2),
-            connect_limit: Duration::from_secs(1),
-            silence: Duration::from_secs(5),
-            queue: 4096,
-            hedging: true,
-            observer: Arc::new(Silent),
+            settings: Settings::new(server_name.into(), identity),
         }
     }
 

@@ -8,9 +8,16 @@ use std::thread::{self, JoinHandle};
 
 use mio::Waker;
 
+use crate::discovery::{Found, Source};
 use crate::fleet::ServerId;
 
-type Answer = (ServerId, io::Result<Vec<SocketAddr>>);
+/// An answer.
+pub(super) enum Answer {
+    /// The addresses of a server.
+    Addresses(ServerId, io::Result<Vec<SocketAddr>>),
+    /// The servers of the source with this number.
+    Servers(usize, io::Result<Found>),
+}
 
 /// Look-ups under way and their answers.
 #[derive(Default)]
@@ -30,26 +37,45 @@ impl Resolving {
         if let Ok(address) = address.parse() {
             return Some(Ok(vec![address]));
         }
+        let address = address.to_owned();
+        let look = move || {
+            let found = address.to_socket_addrs().map(Iterator::collect);
+            Answer::Addresses(id, found)
+        };
+        self.run(look, waker).err().map(Err)
+    }
+
+    /// Begins to look up servers.
+    pub(super) fn find(
+        &mut self,
+        number: usize,
+        source: Source,
+        name_servers: Vec<SocketAddr>,
+        waker: &Arc<Waker>,
+    ) -> io::Result<()> {
+        let look = move || Answer::Servers(number, source.look_up(&name_servers));
+        self.run(look, waker)
+    }
+
+    fn run(
+        &mut self,
+        look: impl FnOnce() -> Answer + Send + 'static,
+        waker: &Arc<Waker>,
+    ) -> io::Result<()> {
         self.threads.retain(|thread| !thread.is_finished());
         let (answers, waker) = (Arc::clone(&self.answers), Arc::clone(waker));
-        let address = address.to_owned();
         let spawned = thread::Builder::new()
             .name("keyserver-resolve".to_owned())
             .spawn(move || {
-                let found = address.to_socket_addrs().map(Iterator::collect);
+                let answer = look();
                 let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
-                answers.push((id, found));
+                answers.push(answer);
                 drop(answers);
                 // Should it fail, the leader finds the answer when it wakes by itself.
                 let _ = waker.wake();
             });
-        match spawned {
-            Ok(thread) => {
-                self.threads.push(thread);
-                None
-            }
-            Err(error) => Some(Err(error)),
-        }
+        self.threads.push(spawned?);
+        Ok(())
     }
 
     /// Takes the answers that have come.

@@ -64,6 +64,8 @@ pub(crate) struct Fleet {
     observer: Arc<dyn Observer>,
     /// Why a connection was last lost or not made.
     last_loss: Option<Error>,
+    /// When servers could last not be looked up.
+    not_found_at: Option<Instant>,
     /// Room for the choice among members, kept from call to call.
     candidates: Vec<usize>,
 }
@@ -106,6 +108,7 @@ impl Fleet {
             random: Random::new(seed),
             observer,
             last_loss: None,
+            not_found_at: None,
             candidates: Vec::new(),
         }
     }
@@ -122,6 +125,17 @@ impl Fleet {
             health: Health::default(),
         });
         id
+    }
+
+    /// Takes a server out: it gets no more calls. Those on their way to it may still report.
+    pub(crate) fn leave(&mut self, id: ServerId) {
+        self.members.retain(|member| member.id != id);
+    }
+
+    /// Servers could not be looked up. Calls that would wait for one fail when none is known.
+    pub(crate) fn not_found(&mut self, error: Error, now: Instant) {
+        self.last_loss = Some(error);
+        self.not_found_at = Some(now);
     }
 
     /// A connection to the server works.
@@ -173,10 +187,14 @@ impl Fleet {
         self.last_loss.clone()
     }
 
-    /// Whether every server has failed to connect, or lost its connection, at or after `since`.
+    /// Whether every server has failed to connect, or lost its connection, at or after `since`; or
+    /// could not even be looked up.
     fn all_lost_since(&self, since: Instant) -> bool {
+        if self.members.is_empty() {
+            return self.not_found_at.is_some_and(|at| at >= since);
+        }
         let lost = |member: &Member| member.health.lost_at().is_some_and(|at| at >= since);
-        !self.members.is_empty() && self.members.iter().all(lost)
+        self.members.iter().all(lost)
     }
 
     /// Chooses a server for a call that `tried` some already.

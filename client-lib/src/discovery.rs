@@ -1,0 +1,106 @@
+//! Finding servers by name, and finding out when they change.
+//!
+//! The standard library looks up addresses, but neither services nor how long an answer is good. So
+//! the few questions that this needs are asked here. A whole resolver would bring some thirty crates
+//! into programs that load this library for a signature.
+
+mod ask;
+mod message;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use message::{Kind, Record};
+
+/// The least and the most time between two look-ups, whatever the name server says.
+const GOOD_FOR: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// When a look-up that failed is made again. Until then the servers stay as they are.
+pub(crate) const RETRY: Duration = Duration::from_secs(2);
+/// Most servers of one name. Further ones are left out.
+const SERVERS_MAX: usize = 64;
+
+/// A name behind which there are servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// SRV records: hosts with ports. A lower priority is used before a higher one; weights are not
+    /// used, since load is balanced by what servers do.
+    Service(String),
+    /// A and AAAA records: addresses, all with this port.
+    Host(String, u16),
+}
+
+/// What was found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// `host:port` and tier.
+    pub(crate) servers: Vec<(String, u16)>,
+    /// When to look again.
+    pub(crate) good_for: Duration,
+}
+
+impl Source {
+    /// Looks it up, with the system's name servers unless others are given. Blocks for seconds when
+    /// they do not answer. A name without servers is an error: nobody means that.
+    pub(crate) fn look_up(&self, name_servers: &[SocketAddr]) -> io::Result<Found> {
+        let (mut servers, good_for) = match self {
+            Self::Service(name) => services(ask::ask(name, Kind::Srv, name_servers)?),
+            Self::Host(host, port) => {
+                let four = ask::ask(host, Kind::A, name_servers);
+                let six = ask::ask(host, Kind::Aaaa, name_servers);
+                match (four, six) {
+                    (Ok(four), Ok(six)) => {
+                        let good_for = match (four.0.is_empty(), six.0.is_empty()) {
+                            (true, false) => six.1,
+                            (false, true) => four.1,
+                            _ => four.1.min(six.1),
+                        };
+                        addresses(four.0.into_iter().chain(six.0), *port, good_for)
+                    }
+                    (Ok(one), Err(_)) | (Err(_), Ok(one)) => addresses(one.0, *port, one.1),
+                    (Err(error), Err(_)) => return Err(error),
+                }
+            }
+        };
+        servers.sort();
+        servers.dedup_by(|one, other| one.0 == other.0);
+        servers.truncate(SERVERS_MAX);
+        if servers.is_empty() {
+            let text = format!("{} has no servers", self.name());
+            return Err(io::Error::new(io::ErrorKind::NotFound, text));
+        }
+        let good_for = good_for.clamp(GOOD_FOR.0, GOOD_FOR.1);
+        Ok(Found { servers, good_for })
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Service(name) | Self::Host(name, _) => name,
+        }
+    }
+}
+
+/// A target of `.` says that there is no such service (RFC 2782).
+fn services((records, good_for): (Vec<Record>, Duration)) -> (Vec<(String, u16)>, Duration) {
+    let servers = records.into_iter().filter_map(|record| match record {
+        Record::Service {
+            priority,
+            port,
+            target,
+        } if !target.is_empty() => Some((format!("{target}:{port}"), priority)),
+        _ => None,
+    });
+    (servers.collect(), good_for)
+}
+
+fn addresses(
+    records: impl IntoIterator<Item = Record>,
+    port: u16,
+    good_for: Duration,
+) -> (Vec<(String, u16)>, Duration) {
+    let servers = records.into_iter().filter_map(|record| match record {
+        Record::Address(address) => Some((SocketAddr::new(address, port).to_string(), 0)),
+        Record::Service { .. } => None,
+    });
+    (servers.collect(), good_for)
+}
