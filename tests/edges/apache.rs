@@ -5,6 +5,7 @@ use keyserver_tests::fixture::free_address;
 use keyserver_tests::{KeyKind, parts};
 
 use crate::edge::{Background, Edge, engine_is_there, outcome};
+use crate::pages;
 
 const MODULES: &str = "/usr/lib/apache2/modules";
 
@@ -24,16 +25,17 @@ fn serves_from_threads_of_forked_processes() {
          LoadModule mpm_event_module {MODULES}/mod_mpm_event.so\n\
          LoadModule authz_core_module {MODULES}/mod_authz_core.so\n\
          LoadModule ssl_module {MODULES}/mod_ssl.so\n\
-         StartServers 3\nThreadsPerChild 8\nSSLCryptoDevice pkcs11\nSSLSessionTickets off\n\
+         StartServers 3\nThreadsPerChild 8\n{device}SSLSessionTickets off\n\
          ErrorDocument 403 \"served from the edge\"\n",
+        device = pages::block("apache", "apache", 0),
         root = edge.path("").display(),
     );
     let addresses = kinds.map(|kind| (kind.name(), free_address()));
     for (name, address) in addresses {
+        let certificate = edge.path(&format!("sites/{name}.pem"));
+        let lines = pages::with_site(&pages::block("apache", "apache", 1), name, &certificate);
         text += &format!(
-            "Listen {address}\n<VirtualHost {address}>\nSSLEngine on\n\
-             SSLCertificateFile sites/{name}.pem\n\
-             SSLCertificateKeyFile \"pkcs11:object={name};type=private\"\n\
+            "Listen {address}\n<VirtualHost {address}>\nSSLEngine on\n{lines}\
              <Location />\nRequire all denied\n</Location>\n</VirtualHost>\n"
         );
     }

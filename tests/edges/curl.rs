@@ -4,6 +4,7 @@ use keyserver_tests::fixture::free_address;
 use keyserver_tests::{KeyKind, parts};
 
 use crate::edge::{Background, Edge, engine_is_there, outcome, run};
+use crate::pages;
 
 #[test]
 fn presents_a_client_certificate() {
@@ -43,15 +44,18 @@ fn presents_a_client_certificate() {
     ];
     for name in ["p-256", "rsa-2048"] {
         for version in ["1.2", "1.3"] {
-            let key = format!("pkcs11:object={name};type=private");
-            let certificate = format!("sites/{name}.pem");
             let version = [&format!("--tlsv{version}"), "--tls-max", version];
+            // The page's line, but for its site and its address.
+            let mut arguments = pages::arguments("tools", "curl");
+            assert_eq!(arguments.pop().as_deref(), Some("https://partner.example/"));
+            let line = arguments
+                .join(" ")
+                .replace("=me;", "=shop;")
+                .replace("me.pem", "shop.pem");
+            let line = pages::with_site(&line, name, &edge.path(&format!("sites/{name}.pem")));
             let mut command = edge.command(&curl);
-            command
-                .args(plain)
-                .args(version)
-                .args(["--engine", "pkcs11", "--key-type", "ENG"]);
-            let page = run(command.args(["--cert", &certificate, "--key", &key]));
+            command.args(plain).args(version);
+            let page = run(command.args(line.split_whitespace()));
             assert!(
                 page.contains("Client certificate"),
                 "{name} {version:?}: {page}"

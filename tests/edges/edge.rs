@@ -6,10 +6,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use keyserver_client::KeyId;
-use keyserver_tests::{Fixture, KeyKind, KeyServer, Log, ServerConfig, binaries, parts};
+use keyserver_tests::{ClientRule, Fixture, KeyKind, KeyServer, Log, ServerConfig, parts};
 
-/// How long a program may take to come up or to go.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+use crate::pages;
+
+/// How long a program may take to come up or to go, under valgrind on a busy machine too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The names that every site's certificate is good for.
 const NAMES: [&str; 2] = ["localhost", "site.example"];
@@ -22,9 +24,24 @@ pub(crate) struct Edge {
 
 impl Edge {
     /// A key server with a key of each kind, `sites/KIND.pem` with its certificate, and the
-    /// configuration of a module that may use all of them.
+    /// configuration of a module that may use all of them as the page's grant allows.
     pub(crate) fn new(kinds: &[KeyKind]) -> Self {
-        Self::with_config(kinds, ServerConfig::default())
+        let grant: toml::Table = toml::from_str(&pages::block("README", "toml", 1)).unwrap();
+        let rights = grant["clients"][0]["grants"][0]["allow"]
+            .as_array()
+            .unwrap();
+        let rights: Vec<&str> = rights.iter().map(|right| right.as_str().unwrap()).collect();
+        Self::with_rights(kinds, &rights, "")
+    }
+
+    /// As [`Self::new`], with these rights and more settings of the server.
+    pub(crate) fn with_rights(kinds: &[KeyKind], rights: &[&str], extra: &str) -> Self {
+        let config = ServerConfig {
+            clients: vec![ClientRule::new("edge-1", rights)],
+            extra: extra.into(),
+            ..ServerConfig::default()
+        };
+        Self::with_config(kinds, config)
     }
 
     pub(crate) fn with_config(kinds: &[KeyKind], config: ServerConfig) -> Self {
@@ -35,14 +52,8 @@ impl Edge {
             fixture.write(format!("keys/{}.key", kind.name()), &site.private_key);
             fixture.write(format!("sites/{}.pem", kind.name()), &site.certificate);
         }
-        let module = binaries::pkcs11_module();
-        let openssl = format!(
-            "openssl_conf = openssl_init\n[openssl_init]\nengines = engines\n[engines]\n\
-             pkcs11 = pkcs11_engine\n[pkcs11_engine]\nengine_id = pkcs11\nMODULE_PATH = {}\n\
-             init = 0\n",
-            module.display()
-        );
-        fixture.write("openssl.cnf", openssl);
+        let openssl = pages::block("nginx", "ini", 0);
+        fixture.write("openssl.cnf", pages::with_module(&openssl));
         let mut edge = Self {
             fixture,
             config,
@@ -53,17 +64,22 @@ impl Edge {
         edge
     }
 
-    /// Writes `pkcs11.toml`, with `more` at its end.
+    /// Writes `pkcs11.toml` with the settings of the page, and `more` at its end.
     pub(crate) fn write_module_config(&self, more: &str) {
-        let mut text = format!("servers = [\"{}\"]\n", self.config.address);
-        for (key, value) in [
-            ("server_name", "localhost"),
-            ("ca", "pki/ca.pem"),
-            ("certificate", "pki/edge-1.pem"),
-            ("private_key", "pki/edge-1-key.pem"),
-            ("certificates", "sites"),
-        ] {
-            writeln!(text, "{key} = \"{value}\"").unwrap();
+        let mut text = String::new();
+        let page = pages::block("README", "toml", 0);
+        for line in page.lines().filter(|line| !line.starts_with('#')) {
+            let key = line.split('=').next().unwrap().trim();
+            let value = match key {
+                "servers" => format!("[\"{}\"]", self.config.address),
+                "server_name" => "\"localhost\"".into(),
+                "ca" => "\"pki/ca.pem\"".into(),
+                "certificate" => "\"pki/edge-1.pem\"".into(),
+                "private_key" => "\"pki/edge-1-key.pem\"".into(),
+                "certificates" => "\"sites\"".into(),
+                unknown => panic!("the page has a setting that no test knows: {unknown}"),
+            };
+            writeln!(text, "{key} = {value}").unwrap();
         }
         self.fixture.write("pkcs11.toml", text + more);
     }
@@ -171,6 +187,15 @@ impl Background {
 
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(self.pid(), signal).unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn wait(mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "it does not end:\n{}", self.log);
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Waits until a TCP connection to `address` is accepted.

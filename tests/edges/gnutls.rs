@@ -1,75 +1,68 @@
-//! gnutls-serv. It signs, and for `TLS_RSA` decrypts into a buffer of 48 bytes.
+//! gnutls-serv, as its page starts it. It signs, and for `TLS_RSA` decrypts into a buffer of 48 bytes.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use keyserver_tests::fixture::free_address;
-use keyserver_tests::{KeyKind, binaries, parts};
+use keyserver_tests::{KeyKind, parts};
 
 use crate::edge::{Background, Edge, run};
+use crate::pages;
 
+pub(crate) const KINDS: [KeyKind; 2] = [KeyKind::Rsa2048, KeyKind::P256];
+
+/// Under each of the rights with which a block is opened: the one that gives a block with a padding of
+/// its own and each ciphertext once, and the raw one.
 #[test]
 fn serves_every_key_exchange() {
     let Some(program) = parts::program_of("gnutls-bin", "gnutls-serv") else {
         return;
     };
-    let edge = Edge::new(&[KeyKind::Rsa2048, KeyKind::P256]);
+    for (right, extra) in [
+        ("decrypt-compatible", "[ledger]\ndirectory = \"ledger\"\n"),
+        ("decrypt-raw", ""),
+    ] {
+        let edge = Edge::with_rights(&KINDS, &["sign-digest", right], extra);
+        serve_every_key_exchange(&program, &edge);
+        let decrypted = [
+            "keyserver_requests_total",
+            "\"rsa-decrypt\"",
+            "result=\"ok\"",
+        ];
+        let metrics = edge.server().metrics();
+        assert_eq!(
+            edge.server().metric(&decrypted),
+            Some(1.0),
+            "{right}: {metrics}"
+        );
+    }
+}
+
+/// A page over TLS 1.3, over TLS 1.2 with each kind of key, and with RSA key exchange.
+pub(crate) fn serve_every_key_exchange(program: &Path, edge: &Edge) {
     let address = free_address();
     let mut command = edge.command(program);
-    command.arg("--provider").arg(binaries::pkcs11_module());
-    command.args([
-        "--http",
-        "--noticket",
-        "--port",
-        &address.port().to_string(),
-    ]);
-    for name in ["rsa-2048", "p-256"] {
-        command.args([
-            "--x509certfile",
-            &format!("sites/{name}.pem"),
-            "--x509keyfile",
-        ]);
-        command.arg(format!("pkcs11:object={name};type=private"));
+    // The first site is the page's; the second is given in the same way.
+    let page = pages::arguments("gnutls", "gnutls-serv").join(" ");
+    let (first, site) = page.split_at(page.find("--x509certfile").unwrap());
+    command.args(pages::with_module(first).split_whitespace());
+    for kind in KINDS {
+        let certificate = edge.path(&format!("sites/{}.pem", kind.name()));
+        let site = pages::with_site(site, kind.name(), &certificate);
+        command.args(site.split_whitespace());
     }
+    command.args(["--noticket", "--port", &address.port().to_string()]);
     // It asks for a PIN on the terminal when it believes that there is one.
     let mut server = Background::start(command.stdin(Stdio::null()));
     server.wait_for(address);
+    let ciphers = |name: &'static str| ["--tls-max", "1.2", "--ciphers", name];
     for (options, wanted) in [
         (&["--tlsv1.3"][..], "TLS1.3"),
-        (
-            &[
-                "--tls-max",
-                "1.2",
-                "--ciphers",
-                "ECDHE-RSA-AES128-GCM-SHA256",
-            ],
-            "ECDHE-RSA",
-        ),
-        (
-            &[
-                "--tls-max",
-                "1.2",
-                "--ciphers",
-                "ECDHE-ECDSA-AES128-GCM-SHA256",
-            ],
-            "ECDHE-ECDSA",
-        ),
-        (
-            &["--tls-max", "1.2", "--ciphers", "AES128-GCM-SHA256"],
-            "RSA",
-        ),
+        (&ciphers("ECDHE-RSA-AES128-GCM-SHA256"), "ECDHE-RSA"),
+        (&ciphers("ECDHE-ECDSA-AES128-GCM-SHA256"), "ECDHE-ECDSA"),
+        (&ciphers("AES128-GCM-SHA256"), "RSA"),
     ] {
         let page = run(edge.fetch(address.port(), "/").args(options));
         assert!(page.contains(wanted), "{options:?}: {page}\n{}", server.log);
     }
-    let decrypted = [
-        "keyserver_requests_total",
-        "\"rsa-decrypt\"",
-        "result=\"ok\"",
-    ];
-    assert_eq!(
-        edge.server().metric(&decrypted),
-        Some(1.0),
-        "{}",
-        edge.server().metrics()
-    );
 }

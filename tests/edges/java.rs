@@ -1,9 +1,10 @@
 //! Java's SunPKCS11. keytool lists what is in the token and signs certificate requests with it,
 //! which OpenSSL verifies.
 
-use keyserver_tests::{KeyKind, binaries, parts};
+use keyserver_tests::{KeyKind, parts};
 
 use crate::edge::{Edge, outcome, run};
+use crate::pages;
 
 #[test]
 fn signs_requests() {
@@ -14,11 +15,7 @@ fn signs_requests() {
         return;
     };
     let edge = Edge::new(&[KeyKind::Rsa2048, KeyKind::P256]);
-    let module = binaries::pkcs11_module();
-    let config = format!(
-        "name = keyserver\nlibrary = {}\nslotListIndex = 0\n",
-        module.display()
-    );
+    let config = pages::with_module(&pages::block("tools", "text", 0));
     edge.fixture.write("java.cfg", config);
     let tool = |action: &[&str]| {
         let mut command = edge.command(&keytool);

@@ -13,55 +13,52 @@ use keyserver_tests::fixture::free_address;
 use keyserver_tests::{KeyKind, parts};
 use nix::sys::signal::Signal;
 
-use crate::edge::{Background, Edge, engine_is_there, outcome, run};
+use crate::edge::{Background, Edge, PATIENCE, engine_is_there, outcome, run};
+use crate::pages;
 
 /// What every site answers.
-const BODY: &str = "served from the edge";
+pub(crate) const BODY: &str = "served from the edge";
 
-struct Nginx {
-    edge: Edge,
-    process: Background,
+pub(crate) struct Nginx {
+    pub(crate) edge: Edge,
+    pub(crate) process: Background,
     /// One for each site, in the order of the kinds given.
-    addresses: Vec<SocketAddr>,
+    pub(crate) addresses: Vec<SocketAddr>,
+    kinds: Vec<KeyKind>,
+    workers: usize,
 }
 
 /// nginx, with the engine beside it; `None` after saying that the test is skipped.
-fn program() -> Option<PathBuf> {
+pub(crate) fn program() -> Option<PathBuf> {
     parts::program_of("nginx-light", "nginx").filter(|_| engine_is_there())
 }
 
 impl Nginx {
-    fn start(program: &PathBuf, kinds: &[KeyKind], workers: usize) -> Self {
-        let edge = Edge::new(kinds);
+    pub(crate) fn start(program: &PathBuf, kinds: &[KeyKind], workers: usize) -> Self {
+        Self::start_on(Edge::new(kinds), program, kinds, workers)
+    }
+
+    pub(crate) fn start_on(
+        edge: Edge,
+        program: &PathBuf,
+        kinds: &[KeyKind],
+        workers: usize,
+    ) -> Self {
+        let command = edge.command(program);
+        Self::start_with(edge, command, kinds, workers)
+    }
+
+    /// As [`Self::start`], by a command that only lacks nginx's own arguments.
+    pub(crate) fn start_with(
+        edge: Edge,
+        mut command: Command,
+        kinds: &[KeyKind],
+        workers: usize,
+    ) -> Self {
         let addresses: Vec<SocketAddr> = kinds.iter().map(|_| free_address()).collect();
-        let mut text = format!(
-            "daemon off;\npid {pid};\nerror_log stderr;\nuser www-data;\nworker_processes {workers};\n\
-             worker_shutdown_timeout 30;\nssl_engine pkcs11;\nenv OPENSSL_CONF;\n\
-             env KEYSERVER_PKCS11_CONFIG;\nenv KEYSERVER_PKCS11_LOG;\n\
-             events {{ worker_connections 256; }}\nhttp {{\naccess_log off;\n\
-             ssl_session_cache off;\nssl_session_tickets off;\n\
-             ssl_protocols TLSv1.2 TLSv1.3;\n",
-            pid = edge.path("nginx.pid").display(),
-        );
-        for folder in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
-            writeln!(text, "{folder}_temp_path {};", edge.path(folder).display()).unwrap();
-        }
-        for (kind, address) in kinds.iter().zip(&addresses) {
-            let name = kind.name();
-            writeln!(
-                text,
-                "server {{\nlisten {address} ssl;\nssl_certificate {};\n\
-                 ssl_certificate_key \"engine:pkcs11:pkcs11:object={name};type=private\";\n\
-                 location / {{ return 200 \"{BODY}\"; }}\n}}",
-                edge.path(&format!("sites/{name}.pem")).display(),
-            )
-            .unwrap();
-        }
-        text.push_str("}\n");
-        edge.fixture.write("nginx.conf", text);
-        let mut command = edge.command(program);
         command.arg("-c").arg(edge.path("nginx.conf"));
         command.args(["-e", "stderr"]);
+        write_config(&edge, kinds, &addresses, workers, true);
         let mut process = Background::start(&mut command);
         for address in &addresses {
             process.wait_for(*address);
@@ -70,11 +67,32 @@ impl Nginx {
             edge,
             process,
             addresses,
+            kinds: kinds.into(),
+            workers,
         }
     }
 
+    /// Reads the configuration again, with the keys on the key server or in files.
+    fn reload(&self, remote: bool) {
+        write_config(
+            &self.edge,
+            &self.kinds,
+            &self.addresses,
+            self.workers,
+            remote,
+        );
+        self.process.signal(Signal::SIGHUP);
+    }
+
+    /// Ends it in an orderly way.
+    pub(crate) fn stop(self) -> Edge {
+        self.process.signal(Signal::SIGQUIT);
+        self.process.wait();
+        self.edge
+    }
+
     /// Handshakes with every site in both versions of TLS, by a client that verifies them.
-    fn handshakes(&self, count: usize) -> Command {
+    pub(crate) fn handshakes(&self, count: usize) -> Command {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/edges/handshakes.py");
         let mut command = Command::new("python3");
         command.arg(script).arg(self.edge.path("pki/ca.pem"));
@@ -90,6 +108,53 @@ impl Nginx {
     fn curl(&self) -> Command {
         self.edge.fetch(self.addresses[0].port(), "/")
     }
+}
+
+/// Writes `nginx.conf`, with the lines of the page. `remote` says where the keys are.
+fn write_config(
+    edge: &Edge,
+    kinds: &[KeyKind],
+    addresses: &[SocketAddr],
+    workers: usize,
+    remote: bool,
+) {
+    let mut text = format!(
+        "daemon off;\npid {pid};\nerror_log stderr;\nuser www-data;\nworker_processes {workers};\n\
+         worker_shutdown_timeout 30;\nenv KEYSERVER_PKCS11_LOG;\n{top}\
+         events {{ worker_connections 256; }}\nhttp {{\naccess_log off;\ndefault_type text/plain;\n\
+         ssl_session_cache off;\nssl_session_tickets off;\n\
+         ssl_protocols TLSv1.2 TLSv1.3;\n",
+        pid = edge.path("nginx.pid").display(),
+        top = if remote {
+            pages::block("nginx", "nginx", 0)
+        } else {
+            String::new()
+        },
+    );
+    for folder in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+        writeln!(text, "{folder}_temp_path {};", edge.path(folder).display()).unwrap();
+    }
+    for (kind, address) in kinds.iter().zip(addresses) {
+        let name = kind.name();
+        let certificate = edge.path(&format!("sites/{name}.pem"));
+        let lines = pages::block("nginx", "nginx", 1);
+        let mut lines = pages::with_site(&lines, name, &certificate);
+        if !remote {
+            let key = edge.path(&format!("keys/{name}.key"));
+            lines = format!("ssl_certificate {};\n", certificate.display());
+            lines += &pages::block("nginx", "nginx", 2)
+                .replace("/etc/nginx/keys/shop.key", &key.display().to_string());
+        }
+        writeln!(
+            text,
+            "server {{\nlisten {address} ssl;\n{lines}\
+             location / {{ return 200 \"{BODY}\"; }}\n\
+             location /connection {{ return 200 \"$connection\"; }}\n}}",
+        )
+        .unwrap();
+    }
+    text.push_str("}\n");
+    edge.fixture.write("nginx.conf", text);
 }
 
 /// How many handshakes the test makes: a few hundred, or what the environment says.
@@ -124,6 +189,7 @@ fn handshakes_succeed_while_it_is_reloaded() {
         );
         reloader.join().unwrap()
     });
+    println!("{count} handshakes, 0 failed, {reloads} reloads");
     assert!(reloads > 0);
     let signed = |operation: &str| {
         let sample = ["keyserver_requests_total", operation, "result=\"ok\""];
@@ -167,6 +233,39 @@ fn a_key_server_that_comes_back_is_used_again() {
     nginx.edge.start_server();
     let deadline = Instant::now() + Duration::from_secs(10);
     while !outcome(&mut nginx.curl()).status.success() {
+        assert!(Instant::now() < deadline, "{}", nginx.process.log);
+    }
+}
+
+/// The page's way back: the key in a file again, and no key server; and forth again.
+#[test]
+fn it_rolls_back_to_a_key_in_a_file() {
+    let Some(program) = program() else { return };
+    let mut nginx = Nginx::start(&program, &[KeyKind::P256], 1);
+    assert_eq!(run(&mut nginx.curl()), BODY);
+    nginx.edge.stop_server();
+    nginx.reload(false);
+    let served = |nginx: &Nginx| {
+        let deadline = Instant::now() + PATIENCE;
+        while !outcome(&mut nginx.curl()).status.success() {
+            assert!(Instant::now() < deadline, "{}", nginx.process.log);
+        }
+    };
+    served(&nginx);
+    nginx.edge.start_server();
+    let signed = |nginx: &Nginx| {
+        let sample = [
+            "keyserver_requests_total",
+            "\"ecdsa-sign-sha256\"",
+            "result=\"ok\"",
+        ];
+        nginx.edge.server().metric(&sample).unwrap_or(0.0)
+    };
+    assert!(signed(&nginx) < 1.0, "{}", nginx.edge.server().metrics());
+    nginx.reload(true);
+    let deadline = Instant::now() + PATIENCE;
+    while signed(&nginx) < 1.0 {
+        served(&nginx);
         assert!(Instant::now() < deadline, "{}", nginx.process.log);
     }
 }

@@ -4,6 +4,7 @@ use keyserver_tests::fixture::free_address;
 use keyserver_tests::{KeyKind, parts};
 
 use crate::edge::{Background, Edge, engine_is_there, run};
+use crate::pages;
 
 #[test]
 fn carries_requests_for_each_kind_of_key() {
@@ -15,15 +16,19 @@ fn carries_requests_for_each_kind_of_key() {
     }
     let kinds = [KeyKind::Rsa2048, KeyKind::P256];
     let edge = Edge::new(&kinds);
-    let mut text = "foreground = yes\npid =\nengine = pkcs11\n".to_owned();
+    let page = pages::block("stunnel", "ini", 0);
+    let (top, site) = page.split_at(page.find("[https]").unwrap());
+    let mut text = format!("foreground = yes\npid =\n{top}");
     let addresses = kinds.map(|kind| (kind.name(), free_address()));
     for (name, address) in addresses {
-        text += &format!(
-            "[{name}]\naccept = {address}\nconnect = {}\ncert = {}\nengineId = pkcs11\n\
-             key = pkcs11:object={name};type=private\n",
-            edge.server().metrics_address(),
-            edge.path(&format!("sites/{name}.pem")).display(),
-        );
+        let certificate = edge.path(&format!("sites/{name}.pem"));
+        text += &pages::with_site(site, name, &certificate)
+            .replace("[https]", &format!("[{name}]"))
+            .replace("= 443", &format!("= {address}"))
+            .replace(
+                "127.0.0.1:8080",
+                &edge.server().metrics_address().to_string(),
+            );
     }
     let config = edge.fixture.write("stunnel.conf", text);
     let mut process = Background::start(edge.command(program).arg(config));

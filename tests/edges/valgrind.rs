@@ -1,0 +1,113 @@
+//! The module in nginx, master and workers, under valgrind: no invalid access and no leak has a
+//! function of the module on its stack.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use keyserver_tests::{KeyKind, ServerConfig, binaries, parts};
+use nix::sys::signal::Signal;
+
+use crate::edge::{Edge, PATIENCE, run};
+use crate::nginx::{self, Nginx};
+
+/// The part of valgrind's report between these tags, each time.
+fn elements<'a>(report: &'a str, tag: &str) -> Vec<&'a str> {
+    let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
+    let parts = report.split(&open).skip(1);
+    parts
+        .map(|part| part.split(&close).next().unwrap())
+        .collect()
+}
+
+/// The errors in which the module takes part. What only a pointer into its middle leads to is not
+/// among them: that is how the module holds what the process still uses when nginx ends, without a
+/// word to the module.
+fn errors_of(library: &str, report: &str) -> Vec<String> {
+    let errors = elements(report, "error").into_iter();
+    let errors = errors.filter(|error| elements(error, "kind") != ["Leak_PossiblyLost"]);
+    let ours = errors.filter(|error| {
+        elements(error, "obj")
+            .iter()
+            .any(|object| object.ends_with(library))
+    });
+    ours.map(|error| {
+        let functions = elements(error, "fn");
+        format!("{:?}: {functions:?}", elements(error, "kind"))
+    })
+    .collect()
+}
+
+#[test]
+fn nginx_finds_no_error_of_the_module() {
+    let (Some(valgrind), Some(program)) = (parts::program("valgrind"), nginx::program()) else {
+        return;
+    };
+    // valgrind makes a handshake take seconds.
+    let config = ServerConfig {
+        extra: "[limits]\nhandshake_deadline = \"60s\"\n".into(),
+        ..ServerConfig::default()
+    };
+    let kinds = [KeyKind::Rsa2048, KeyKind::P256];
+    let edge = Edge::with_config(&kinds, config);
+    edge.write_module_config("deadline = \"60s\"\n");
+    let mut command = edge.command(valgrind);
+    command.args([
+        "--trace-children=yes",
+        "--leak-check=full",
+        "--num-callers=40",
+    ]);
+    command.args([
+        "--keep-debuginfo=yes",
+        "--xml=yes",
+        "--xml-file=report.%p.xml",
+    ]);
+    command.arg(program);
+    let nginx = Nginx::start_with(edge, command, &kinds, 1);
+    for _ in 0..2 {
+        let printed = run(&mut nginx.handshakes(8));
+        assert!(printed.starts_with("ok 8 failed 0"), "{printed}");
+        // The old worker ends, a new one inherits the module from the master.
+        nginx.process.signal(Signal::SIGHUP);
+        let started = nginx.process.pid().to_string();
+        let children = format!("/proc/{started}/task/{started}/children");
+        let deadline = Instant::now() + PATIENCE;
+        let before = fs::read_to_string(&children).unwrap();
+        let exited = |now: &str| {
+            before
+                .split(' ')
+                .all(|pid| pid.is_empty() || !now.contains(pid))
+        };
+        while !exited(&fs::read_to_string(&children).unwrap()) {
+            assert!(Instant::now() < deadline, "{}", nginx.process.log);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let edge = nginx.stop();
+
+    let library = binaries::pkcs11_module();
+    let library = library.file_name().unwrap().to_str().unwrap();
+    let mut finished = 0;
+    for entry in fs::read_dir(edge.path("")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "xml") {
+            let report = fs::read_to_string(&path).unwrap();
+            let found = errors_of(library, &report);
+            assert!(found.is_empty(), "{}: {found:#?}", path.display());
+            finished += usize::from(report.contains("<state>FINISHED</state>"));
+        }
+    }
+    assert!(finished >= 4, "the master and three workers: {finished}");
+}
+
+#[test]
+fn an_error_is_found_by_the_library_on_its_stack() {
+    let report = "<error><kind>InvalidRead</kind><stack><frame><obj>/a/libours.so</obj>\
+                  <fn>sign</fn></frame></stack></error>\
+                  <error><kind>Leak_DefinitelyLost</kind><obj>/usr/lib/libtheirs.so</obj></error>";
+    let found = errors_of("libours.so", report);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].contains("InvalidRead") && found[0].contains("sign"),
+        "{found:?}"
+    );
+}
