@@ -3,13 +3,18 @@
 use keyless_protocol::info::{InfoLimits, STATE_DRAINING, STATE_SEALED, STATE_SERVING, ServerInfo};
 use keyless_protocol::{MAX_BODY, Opcode};
 
-use crate::policy::Right;
+use crate::policy::{ClientId, Right};
+use crate::snapshot::Snapshot;
 use crate::state::ServerState;
 use crate::stops::Subject;
 
-/// The document, or nothing if it does not fit a frame, which its fixed size excludes.
-pub(crate) fn server_info(state: &ServerState) -> Option<Vec<u8>> {
-    let limits = state.snapshot.load().config.limits;
+/// The document for a client, or nothing if it does not fit a frame.
+pub(crate) fn server_info(
+    state: &ServerState,
+    snapshot: &Snapshot,
+    client: Option<ClientId>,
+) -> Option<Vec<u8>> {
+    let limits = snapshot.config.limits;
     let draining = state.health.is_draining();
     ServerInfo {
         server: "keyserver".to_owned(),
@@ -41,6 +46,7 @@ pub(crate) fn server_info(state: &ServerState) -> Option<Vec<u8>> {
             STATE_SERVING
         }
         .to_owned(),
+        client: client.map(|client| snapshot.policy.client_info(client)),
     }
     .encode()
     .ok()

@@ -258,6 +258,7 @@ mod tests {
             spki: STANDARD.encode(&spki),
             operations: vec!["sign-digest".into()],
             label: "shop".into(),
+            ..KeyEntry::default()
         };
         let found = PublicKey::from_entry(&entry).unwrap().unwrap();
         assert!(found.serves(Class::Sign(KeyKind::P256)));

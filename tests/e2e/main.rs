@@ -3,6 +3,7 @@
 //! | module | shows that |
 //! |---|---|
 //! | [`operations`] | every kind of operation, mixed and at once, is answered and verifies |
+//! | [`rights`] | every condition, limit and purpose of a grant lets through and refuses, in one way |
 //! | [`reload`] | SIGHUP under load fails nothing; a broken key file leaves the old state in force and is seen |
 //! | [`drain`] | SIGTERM under load delivers every reply in flight |
 //! | [`discovery`] | servers found by name come and go with their records, and no signature fails |
@@ -41,6 +42,7 @@ mod loadgen;
 mod operations;
 mod proc;
 mod reload;
+mod rights;
 mod stopping;
 mod strangers;
 mod tls_edge;

@@ -11,6 +11,8 @@
 //! | [`http`] | just enough HTTP to read `/metrics` and `/readyz` |
 //! | [`binaries`] | where the binaries under test are, built when they are out of date |
 //! | [`softhsm`] | a hardware security module in software, with keys in it |
+//! | [`wire`] | a connection whose every byte can be seen |
+//! | [`handshakes`] | what TLS servers sign, made by hand |
 //! | [`parts`] | parts of the system a test needs, skipped by name when missing |
 //!
 //! The shortest whole-system test:
@@ -39,6 +41,7 @@
 
 pub mod binaries;
 pub mod fixture;
+pub mod handshakes;
 pub mod http;
 pub mod keys;
 pub mod logs;
@@ -46,6 +49,7 @@ pub mod parts;
 pub mod pki;
 pub mod server;
 pub mod softhsm;
+pub mod wire;
 
 pub use fixture::{ClientRule, Fixture, ServerConfig};
 pub use keys::KeyKind;
@@ -53,3 +57,4 @@ pub use logs::Log;
 pub use pki::{Identity, Pki, Usage};
 pub use server::KeyServer;
 pub use softhsm::SoftHsm;
+pub use wire::Wire;

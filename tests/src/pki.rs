@@ -124,6 +124,15 @@ impl Pki {
         self.sign(&named(name, usage), &key)
     }
 
+    /// A client identity without a DNS name: with this URI, and a subject of this name and organisation.
+    pub fn client_of(&self, organisation: &str, name: &str, uri: &str) -> Identity {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a client key");
+        let mut params = named(name, Usage::Client);
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().expect("a URI"))];
+        (params.distinguished_name).push(DnType::OrganizationName, organisation);
+        self.sign(&params, &key)
+    }
+
     fn sign(&self, params: &CertificateParams, key: &KeyPair) -> Identity {
         let certificate = params
             .signed_by(key, &self.issuer)

@@ -214,6 +214,7 @@ mod tests {
             spki: BASE64_STANDARD.encode(&key.spki),
             operations: operations.iter().map(|it| (*it).to_owned()).collect(),
             label: label.into(),
+            ..KeyEntry::default()
         }
     }
 

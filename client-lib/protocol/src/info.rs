@@ -22,7 +22,7 @@ pub const STATE_DRAINING: &str = "draining";
 pub const STATE_SEALED: &str = "sealed";
 
 /// What a server is and can do. The request has no payload.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ServerInfo {
     /// The product: `keyserver`.
     pub server: String,
@@ -38,10 +38,70 @@ pub struct ServerInfo {
     pub limits: InfoLimits,
     /// [`STATE_SERVING`], [`STATE_DRAINING`] or [`STATE_SEALED`].
     pub state: String,
+    /// Who the client is to this server; absent for one that it does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<ClientInfo>,
+}
+
+/// What a server knows the asking client as, and lets it do.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ClientInfo {
+    /// Its name in the server's configuration.
+    pub name: String,
+    /// Its share of the server while others wait, relative to theirs.
+    pub weight: u32,
+    /// The rights it has on any key.
+    pub operations: Vec<String>,
+    /// Its grants that are bound to anything, the first [`TERMS_MAX`] of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub terms: Vec<Terms>,
+}
+
+/// The most [`ClientInfo::terms`].
+pub const TERMS_MAX: usize = 32;
+
+/// What a grant is bound to. What it does not name does not bind it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Terms {
+    /// The rights it gives.
+    pub operations: Vec<String>,
+    /// Its last day, in UTC: `2027-06-30`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// Networks it may be used from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source: Vec<String>,
+    /// Days of the week on which it counts: `mon`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub days: Vec<String>,
+    /// Hours at which it counts, in UTC: `08:00-18:00`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hours: Vec<String>,
+    /// Signature schemes it is for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schemes: Vec<String>,
+    /// What else it demands of a handshake, by name: `sni`, `transcript` ...
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<String>,
+    /// How often it may be used: `500/s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
+    /// How often at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    /// How often in a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily: Option<u64>,
+    /// How much of that is left today.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily_left: Option<u64>,
+    /// Longest life of a delegated credential, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_seconds: Option<u64>,
 }
 
 /// Limits a client should keep to.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct InfoLimits {
     /// Requests in flight on one connection; with more, the server stops reading until some are
     /// answered.
@@ -70,7 +130,7 @@ pub struct KeyList {
 }
 
 /// One key a client may use.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct KeyEntry {
     /// The subject key identifier, 40 lower-case hexadecimal digits.
     pub ski: String,
@@ -82,6 +142,18 @@ pub struct KeyEntry {
     pub operations: Vec<String>,
     /// The name its owner gave it.
     pub label: String,
+    /// What it is for, `sign` or `key-exchange`; empty from a server that does not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub purpose: String,
+    /// The last day, in UTC, on which it serves the other purpose too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dual_use_until: Option<String>,
+    /// The TLS signature schemes that this client may have it sign with: `ed25519` ...
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schemes: Vec<String>,
+    /// The client's grants on it that are bound to anything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub terms: Vec<Terms>,
 }
 
 /// The payload of a key-list request: empty for the first page, or the index of the first entry

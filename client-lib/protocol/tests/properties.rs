@@ -264,6 +264,7 @@ fn entry(label: String) -> KeyEntry {
         spki: "MFkw".into(),
         operations: vec!["sign-digest".into()],
         label,
+        ..KeyEntry::default()
     }
 }
 

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::state::ServerState;
 
 mod accept;
+pub mod acl;
 pub mod http;
 pub mod metrics;
 mod process;

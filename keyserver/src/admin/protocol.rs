@@ -15,6 +15,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::acl::{Explanation, Question};
 use super::status::Status;
 use super::stopping::StopRequest;
 use crate::state::ReloadReport;
@@ -44,6 +45,8 @@ pub enum Command {
     Reload,
     /// Stop a key, a client or everything, or let it go on. The answer comes when it is on disk.
     Stop(StopRequest),
+    /// Say whether a client may do something, and which line of the configuration decides.
+    Explain(Question),
 }
 
 /// What is answered: exactly one of the optional members is there.
@@ -60,6 +63,9 @@ pub struct ControlReply {
     /// Answer to [`Command::Stop`] that took effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<StopReport>,
+    /// Answer to [`Command::Explain`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explained: Option<Explanation>,
     /// The command was not carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ControlError>,
@@ -96,6 +102,7 @@ impl ControlReply {
         status: None,
         reload: None,
         stopped: None,
+        explained: None,
         error: None,
     };
 
@@ -122,6 +129,15 @@ impl ControlReply {
     pub fn stopped(changed: bool) -> Self {
         Self {
             stopped: Some(StopReport { changed }),
+            ..Self::EMPTY
+        }
+    }
+
+    /// Why a client may, or may not.
+    #[must_use]
+    pub fn explained(explanation: Explanation) -> Self {
+        Self {
+            explained: Some(explanation),
             ..Self::EMPTY
         }
     }

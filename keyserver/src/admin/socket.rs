@@ -16,6 +16,7 @@ use nix::unistd::{Gid, Uid, User, getgrouplist};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::accept::AcceptThread;
+use super::acl;
 use super::protocol::{Command, ControlReply, ControlRequest, REQUEST_BYTES_MAX, VERSION};
 use super::status::Status;
 use super::stopping;
@@ -188,6 +189,11 @@ fn execute(command: &Command, peer: &UnixCredentials, state: &ServerState) -> Co
                 Ok(report) => ControlReply::reload(report),
                 Err(error) => ControlReply::error(error.to_string()),
             }
+        }
+        Command::Explain(question) => {
+            let (snapshot, stops) = (state.snapshot.load(), state.stops.current());
+            acl::explain(question, &snapshot, Some(&stops))
+                .map_or_else(ControlReply::error, ControlReply::explained)
         }
         Command::Stop(request) => stopping::execute(request, peer, state),
     }

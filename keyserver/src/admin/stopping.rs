@@ -1,5 +1,6 @@
 //! The commands that stop and resume, and the record of who gave them.
 
+use keyless_protocol::Ski;
 use keyless_protocol::info::{ski_from_hex, ski_to_hex};
 use nix::sys::socket::UnixCredentials;
 use serde::{Deserialize, Serialize};
@@ -180,28 +181,31 @@ fn subject(
                 name.escape_debug()
             ))
         }
-        Target::Key(name) => {
-            if let Some(ski) = ski_from_hex(&name.replace(':', "")) {
-                return Ok(Subject::Key(ski));
-            }
-            let fitting: Vec<_> = snapshot
-                .keys
-                .iter()
-                .filter(|(_, entry)| entry.label == *name)
-                .map(|(_, entry)| entry.key.ski())
-                .collect();
-            match fitting[..] {
-                [ski] => Ok(Subject::Key(ski)),
-                [] => Err(format!(
-                    "no loaded key has the label \"{}\"; give a label, or an SKI of 40 hexadecimal digits",
-                    name.escape_debug()
-                )),
-                _ => Err(format!(
-                    "{} keys have the label \"{}\"; name one by its SKI",
-                    fitting.len(),
-                    name.escape_debug()
-                )),
-            }
-        }
+        Target::Key(name) => key_named(name, snapshot).map(Subject::Key),
+    }
+}
+
+/// The key that a label or SKI means. An SKI need not be that of a loaded key.
+pub(super) fn key_named(name: &str, snapshot: &Snapshot) -> Result<Ski, String> {
+    if let Some(ski) = ski_from_hex(&name.replace(':', "")) {
+        return Ok(ski);
+    }
+    let fitting: Vec<_> = snapshot
+        .keys
+        .iter()
+        .filter(|(_, entry)| entry.label == *name)
+        .map(|(_, entry)| entry.key.ski())
+        .collect();
+    match fitting[..] {
+        [ski] => Ok(ski),
+        [] => Err(format!(
+            "no loaded key has the label \"{}\"; give a label, or an SKI of 40 hexadecimal digits",
+            name.escape_debug()
+        )),
+        _ => Err(format!(
+            "{} keys have the label \"{}\"; name one by its SKI",
+            fitting.len(),
+            name.escape_debug()
+        )),
     }
 }

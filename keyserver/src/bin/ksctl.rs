@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use keyserver::admin::protocol::{Command as Ask, ControlReply, ControlRequest};
 use keyserver::admin::status::Status;
 use keyserver::admin::stopping::{StopRequest, Target};
+use keyserver::commands::acl::ExplainArguments;
 use keyserver::commands::{docs, output};
 use keyserver::state::ReloadReport;
 
@@ -56,6 +57,9 @@ enum Command {
     /// Stop a client's use of keys, or let it go on
     #[command(subcommand)]
     Clients(ClientsCommand),
+    /// Ask the server what its configuration allows
+    #[command(subcommand)]
+    Acl(AclCommand),
     /// Stop every use of every key
     Seal {
         #[command(flatten)]
@@ -93,6 +97,18 @@ enum KeysCommand {
         key: String,
         #[command(flatten)]
         why: Why,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AclCommand {
+    /// Say yes or no, and which line of the configuration decides; fails if the answer is no
+    Explain {
+        #[command(flatten)]
+        arguments: ExplainArguments,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -159,7 +175,9 @@ fn main() -> ExitCode {
     match execute(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output::error("ksctl", &failure.text);
+            if !failure.text.is_empty() {
+                output::error("ksctl", &failure.text);
+            }
             ExitCode::from(failure.code)
         }
     }
@@ -220,6 +238,9 @@ fn execute(cli: &Cli) -> Result<(), Failure> {
         Command::Clients(ClientsCommand::Unblock { client, why }) => {
             change(&cli.socket, Target::Client(client.clone()), false, why)
         }
+        Command::Acl(AclCommand::Explain { arguments, json }) => {
+            explain(&cli.socket, arguments, *json)
+        }
         Command::Seal { why } => change(&cli.socket, Target::All, true, why),
         Command::Unseal { why } => change(&cli.socket, Target::All, false, why),
         Command::Completions { shell } => {
@@ -228,6 +249,24 @@ fn execute(cli: &Cli) -> Result<(), Failure> {
         }
         Command::Man { directory } => docs::man(&Cli::command(), directory.as_deref())
             .map_err(|failure| Failure::refused(failure.to_string())),
+    }
+}
+
+/// Shows why a client may, or may not; fails if it may not.
+fn explain(socket: &Path, arguments: &ExplainArguments, json: bool) -> Result<(), Failure> {
+    let reply = ask(socket, Ask::Explain(arguments.question()))?;
+    let explanation =
+        (reply.explained).ok_or_else(|| Failure::refused("the server gave no answer"))?;
+    output::print(&if json {
+        to_json(&explanation)?
+    } else {
+        explanation.to_string()
+    });
+    // It has been said: no further word.
+    if explanation.allowed {
+        Ok(())
+    } else {
+        Err(Failure::refused(""))
     }
 }
 
@@ -257,8 +296,8 @@ fn status(socket: &Path) -> Result<Status, Failure> {
         .ok_or_else(|| Failure::refused("the server gave no status"))
 }
 
-fn to_json(status: &Status) -> Result<String, Failure> {
-    let text = serde_json::to_string_pretty(status);
+fn to_json(document: &impl serde::Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(document);
     text.map(|text| text + "\n")
         .map_err(|error| Failure::refused(error.to_string()))
 }

@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::logging;
 use crate::snapshot::LoadError;
 
+pub mod acl;
 #[cfg(feature = "trial")]
 mod attack;
 mod check;
@@ -63,6 +64,9 @@ enum Command {
         #[arg(long)]
         online: bool,
     },
+    /// Ask a configuration what it allows
+    #[command(subcommand)]
+    Acl(AclCommand),
     /// Look at hardware security modules
     #[cfg(feature = "pkcs11")]
     #[command(subcommand)]
@@ -90,6 +94,18 @@ enum Command {
     },
     /// Print the version and what was built in
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum AclCommand {
+    /// Say whether a client may do something, and which line decides; `ksctl acl explain` asks a
+    /// running server
+    Explain {
+        #[command(flatten)]
+        config: ConfigArgument,
+        #[command(flatten)]
+        arguments: acl::ExplainArguments,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -143,6 +159,15 @@ impl Failure {
         }
     }
 
+    /// The answer is no, and has been printed: exit code 1.
+    #[must_use]
+    pub const fn said() -> Self {
+        Self {
+            code: 1,
+            text: String::new(),
+        }
+    }
+
     /// It failed while running: exit code 1.
     pub fn run(text: impl fmt::Display) -> Self {
         Self {
@@ -166,7 +191,9 @@ pub fn main() -> ExitCode {
     match execute(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output::error("keyserver", &failure.text);
+            if !failure.text.is_empty() {
+                output::error("keyserver", &failure.text);
+            }
             ExitCode::from(failure.code)
         }
     }
@@ -184,6 +211,9 @@ fn execute(command: Command) -> Result<(), Failure> {
             run::run(&config.config)
         }
         Command::Check { config, online } => check::check(&config.config, online),
+        Command::Acl(AclCommand::Explain { config, arguments }) => {
+            acl::explain(&config.config, &arguments)
+        }
         #[cfg(feature = "pkcs11")]
         Command::Hsm(command) => hsm::run(&command),
         #[cfg(feature = "trial")]

@@ -224,6 +224,8 @@ pub struct Client {
     pub matches: Vec<Match>,
     /// What it may do; the union of all.
     pub grants: Vec<Grant>,
+    /// Where it stands.
+    pub place: Place,
 }
 
 /// A property of a client certificate, compared exactly.

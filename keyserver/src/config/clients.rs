@@ -72,22 +72,32 @@ fn client(entry: &Section<'_>) -> Option<Client> {
         weight: weight?,
         matches: matches?,
         grants,
+        place: entry.place(),
     })
+}
+
+impl Match {
+    /// Reads it as it is written in the configuration: `dns:edge-1`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_once(':')?;
+        match kind {
+            _ if rest.is_empty() => None,
+            "dns" if !rest.contains('*') => Some(Self::Dns(rest.to_ascii_lowercase())),
+            "uri" => Some(Self::Uri(rest.to_owned())),
+            "subject" => Some(Self::Subject(rest.to_owned())),
+            "spki-sha256" => sha256_from_hex(rest).map(Self::SpkiSha256),
+            _ => None,
+        }
+    }
 }
 
 fn matched(value: &Value<'_>) -> Option<Match> {
     let text = value.string(&format!("a string: {MATCH_FORMS}"))?;
-    let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
-    let found = match kind {
-        "dns" if !rest.contains('*') => Some(Match::Dns(rest.to_ascii_lowercase())),
-        "uri" => Some(Match::Uri(rest.to_owned())),
-        "subject" => Some(Match::Subject(rest.to_owned())),
-        "spki-sha256" => sha256_from_hex(rest).map(Match::SpkiSha256),
-        _ => None,
-    };
-    if let Some(found) = found.filter(|_| !rest.is_empty()) {
+    if let Some(found) = Match::parse(text) {
         return Some(found);
     }
+    let (kind, _) = text.split_once(':').unwrap_or((text, ""));
     let what = format!(
         "`{}` = \"{}\" is not understood",
         value.name(),

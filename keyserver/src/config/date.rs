@@ -1,7 +1,7 @@
 //! A day of the calendar, in UTC. Enough for "until when does this grant count".
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A day of the proleptic Gregorian calendar. Ordered by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +56,19 @@ impl Date {
         Self::from_days(seconds / 86_400)
     }
 
+    /// The first moment of the day, in UTC. The inverse of [`Self::of`], by the same source as it.
+    #[must_use]
+    pub fn begins(self) -> SystemTime {
+        let (month, day) = (u64::from(self.month), u64::from(self.day));
+        let year = u64::from(self.year).saturating_sub(u64::from(month <= 2));
+        let (era, year_of_era) = (year / 400, year % 400);
+        let month_from_march = (month + 9) % 12;
+        let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+        let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+        let days = (era * 146_097 + day_of_era).saturating_sub(719_468);
+        UNIX_EPOCH + Duration::from_secs(days * 86_400)
+    }
+
     /// Days since 1970-01-01 to a date: eras of 400 years that begin on the first of March, so
     /// that the leap day is the last of its year (Howard Hinnant, "chrono-compatible low-level
     /// date algorithms").
@@ -90,8 +103,6 @@ impl fmt::Display for Date {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn date(text: &str) -> Date {
@@ -139,6 +150,8 @@ mod tests {
             let next = Date::from_days(days);
             assert!(previous < next, "{previous} before {next}");
             assert_eq!(Date::new(next.year, next.month, next.day), Some(next));
+            let begins = UNIX_EPOCH + Duration::from_secs(days * 86_400);
+            assert_eq!(next.begins(), begins);
             previous = next;
         }
         assert_eq!(previous, date("2370-01-01"));

@@ -29,6 +29,7 @@ fn policy(meters: &Meters, grants: &[Grant]) -> Policy {
         weight: 1,
         matches: Vec::new(),
         grants: grants.to_vec(),
+        place: Place::default(),
     };
     let usage = Arc::default();
     let keys = [0, 1].map(|index| KeyName {

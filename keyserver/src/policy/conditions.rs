@@ -43,6 +43,19 @@ impl Conditions {
         *self == Self::default()
     }
 
+    /// The settings that demand something of a handshake, besides `schemes`.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        let settings = [
+            ("transcript", self.transcript),
+            ("sni", self.server_names.is_some()),
+            ("alpn", self.protocols.is_some()),
+            ("post_quantum", self.post_quantum),
+            ("downgrade_sentinel", self.downgrade_sentinel),
+        ];
+        let named = settings.into_iter().filter(|(_, is_set)| *is_set);
+        named.map(|(name, _)| name)
+    }
+
     /// Whether only the messages of a handshake can show that these conditions hold.
     #[must_use]
     pub const fn need_transcript(&self) -> bool {

@@ -1,19 +1,27 @@
-//! The key list (0x48): the keys a client may use, and nothing about the others.
+//! What a client is told of its own rights: the key list (0x48) has the keys it may use, and nothing about the others; the
+//! server information (0x47) has the client itself.
 
-use accel::Key;
+use accel::{Key, KeyType};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use keyless_protocol::info::{KeyEntry, KeyList, ski_to_hex};
+use keyless_protocol::SignatureScheme;
+use keyless_protocol::info::{ClientInfo, KeyEntry, KeyList, TERMS_MAX, Terms, ski_to_hex};
 
+use super::grant::CompiledGrant;
 use super::rights::{Right, Rights};
-use super::rules::ClientId;
+use super::rules::{ClientId, Policy};
+use super::window::Moment;
+use crate::clock;
+use crate::config::Grant;
+use crate::handshake::Version;
 use crate::snapshot::Snapshot;
 
 /// Room that [`key_list`] leaves in `room` for the JSON around the entries.
 const ENVELOPE_BYTES: usize = 64;
 
-/// JSON bytes of an entry besides its variable parts: names, quotes, 40 hex digits, separators.
-const ENTRY_BYTES: usize = 160;
+/// Networks and hours of a grant that are listed: a client that has to know more asks its owner, and a
+/// document has to fit a frame.
+const LISTED_MAX: usize = 16;
 
 /// Keys looked at for one page. A client that may use few of very many keys gets short pages, and
 /// an I/O thread never spends more than about a tenth of a millisecond on one.
@@ -43,7 +51,14 @@ pub fn key_list(snapshot: &Snapshot, client: Option<ClientId>, first: u32, room:
         if operations.is_empty() {
             continue;
         }
-        let entry = entry(key, label, operations);
+        let mut entry = entry(key, label, operations);
+        describe(
+            &mut entry,
+            &snapshot.policy,
+            client,
+            position,
+            key.key_type(),
+        );
         let bytes = json_bytes(&entry);
         if bytes > left {
             list.next = Some(position);
@@ -73,11 +88,115 @@ fn entry(key: &Key, label: &str, operations: Rights) -> KeyEntry {
             .map(|right| Right::name(right).to_owned())
             .collect(),
         label: label.to_owned(),
+        ..KeyEntry::default()
     }
 }
 
-/// An upper bound of the entry's JSON. A character of a label takes at most six bytes (`\u001f`).
+/// Adds what the key is for and what the client's grants on it are bound to.
+fn describe(entry: &mut KeyEntry, policy: &Policy, client: ClientId, position: u32, kind: KeyType) {
+    let usage = policy.usage(position);
+    usage.purpose.name().clone_into(&mut entry.purpose);
+    entry.dual_use_until = usage.dual_use_until.map(|until| until.to_string());
+    let grants: Vec<_> = policy.grants_on(client, position).collect();
+    let may = |scheme: &SignatureScheme| {
+        [
+            (Right::Tls13Sign, Version::Tls13),
+            (Right::Tls12Sign, Version::Tls12),
+        ]
+        .into_iter()
+        .filter(|(_, version)| version.lets(kind, *scheme))
+        .any(|(right, _)| {
+            let lets = |grant: &&CompiledGrant| {
+                let schemes = &grant.grant().conditions.schemes;
+                grant.grant().allow.contains(right)
+                    && (schemes.is_empty() || schemes.contains(scheme))
+            };
+            entry.operations.iter().any(|name| name == right.name()) && grants.iter().any(lets)
+        })
+    };
+    entry.schemes = (SignatureScheme::ALL.into_iter().filter(may))
+        .map(|scheme| scheme.name().to_owned())
+        .collect();
+    entry.terms = grants
+        .into_iter()
+        .filter_map(terms)
+        .take(TERMS_MAX)
+        .collect();
+}
+
+impl Policy {
+    /// What a client is told of itself.
+    #[must_use]
+    pub fn client_info(&self, client: ClientId) -> ClientInfo {
+        let grants: Vec<_> = self.grants_of(client).collect();
+        let rights = (grants.iter()).fold(Rights::NONE, |rights, grant| {
+            rights.union(grant.grant().allow)
+        });
+        let served = rights.iter().filter(|right| right.is_served());
+        ClientInfo {
+            name: self.client_name(client).to_owned(),
+            weight: self.weight(client),
+            operations: served.map(|right| right.name().to_owned()).collect(),
+            terms: grants
+                .into_iter()
+                .filter_map(terms)
+                .take(TERMS_MAX)
+                .collect(),
+        }
+    }
+}
+
+/// What a grant is bound to; nothing where it is not bound.
+fn terms(compiled: &CompiledGrant) -> Option<Terms> {
+    let grant = compiled.grant();
+    let names = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+    let Grant {
+        conditions,
+        window,
+        limits,
+        ..
+    } = grant;
+    let (rate, daily) = (limits.rate, limits.daily);
+    let terms = Terms {
+        operations: Vec::new(),
+        expires: grant.expires.map(|day| day.to_string()),
+        source: grant
+            .sources
+            .iter()
+            .take(LISTED_MAX)
+            .map(ToString::to_string)
+            .collect(),
+        days: names(window.days.iter().map(|day| day.name()).collect()),
+        hours: window
+            .hours
+            .iter()
+            .take(LISTED_MAX)
+            .map(ToString::to_string)
+            .collect(),
+        schemes: names(
+            conditions
+                .schemes
+                .iter()
+                .map(|scheme| scheme.name())
+                .collect(),
+        ),
+        conditions: names(conditions.names().collect()),
+        rate: rate.map(|rate| rate.to_string()),
+        burst: rate.map(|rate| rate.burst),
+        daily,
+        daily_left: daily.map(|daily| {
+            let today = Moment::of(clock::wall()).day;
+            daily.saturating_sub(compiled.meter().used_on(today))
+        }),
+        credential_seconds: (grant.max_credential_lifetime).map(|longest| longest.as_secs()),
+    };
+    (terms != Terms::default()).then(|| Terms {
+        operations: names(grant.allow.iter().map(Right::name).collect()),
+        ..terms
+    })
+}
+
+/// Bytes of the entry and the comma behind it.
 fn json_bytes(entry: &KeyEntry) -> usize {
-    let operations: usize = entry.operations.iter().map(|name| name.len() + 3).sum();
-    ENTRY_BYTES + entry.key_type.len() + entry.spki.len() + operations + 6 * entry.label.len()
+    serde_json::to_vec(entry).map_or(usize::MAX, |json| json.len() + 1)
 }

@@ -7,6 +7,7 @@
 //! hands out only what has been written down as used *before*: some uses ahead, so that nobody waits for the disk.
 //! After a crash those count as used. See [`crate::meters`].
 
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -99,6 +100,18 @@ impl Rate {
     /// The time between two uses at this rate.
     fn interval(self) -> Duration {
         self.period / self.count.max(1)
+    }
+}
+
+impl fmt::Display for Rate {
+    /// Without the burst, as it is written: `600/min`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.period.as_secs() {
+            1 => "s",
+            60 => "min",
+            _ => "h",
+        };
+        write!(f, "{}/{unit}", self.count)
     }
 }
 

@@ -18,7 +18,7 @@ use super::rights::{Right, Rights};
 use super::unmet::Unmet;
 use super::warnings;
 use super::window::Moment;
-use crate::config::{Client, Match};
+use crate::config::{Client, Match, Place};
 use crate::{clock, limits};
 
 /// Names a `[[clients]]` entry in the [`Policy`] that issued it, and in no other: after a reload
@@ -57,6 +57,7 @@ pub struct Policy {
 #[derive(Debug)]
 struct CompiledClient {
     name: String,
+    place: Place,
     weight: u32,
     grants: Vec<CompiledGrant>,
     cover: Cover,
@@ -78,6 +79,7 @@ impl CompiledClient {
             .collect();
         Self {
             name: client.name.clone(),
+            place: client.place.clone(),
             weight: client.weight,
             needs_time: grants.iter().any(CompiledGrant::needs_time),
             grants,
@@ -142,6 +144,18 @@ impl Policy {
     pub fn client_named(&self, name: &str) -> Option<ClientId> {
         let place = self.clients.iter().position(|client| client.name == name)?;
         u32::try_from(place).ok().map(|index| self.id(index))
+    }
+
+    /// The entry that a certificate with this name is; another name of it may fit an earlier one.
+    #[must_use]
+    pub fn client_matching(&self, name: &Match) -> Option<ClientId> {
+        self.by_match.get(name).map(|index| self.id(*index))
+    }
+
+    /// Where the entry of a client stands.
+    #[must_use]
+    pub fn client_place(&self, client: ClientId) -> Option<&Place> {
+        self.compiled(client).map(|client| &client.place)
     }
 
     const fn id(&self, index: u32) -> ClientId {
@@ -249,6 +263,16 @@ impl Policy {
             .flat_map(move |client| client.naming(key))
             .map(|(_, grant)| grant)
             .filter(move |grant| grant.is_in_force(now))
+    }
+
+    /// The grants of `client` that are in force today.
+    pub fn grants_of(&self, client: ClientId) -> impl Iterator<Item = &CompiledGrant> {
+        let now = Moment::of(clock::wall());
+        let grants = self
+            .compiled(client)
+            .into_iter()
+            .flat_map(|client| &client.grants);
+        grants.filter(move |grant| grant.is_in_force(now))
     }
 
     /// The longest time for which a delegated credential may be issued on what is asked: the longest

@@ -2,7 +2,7 @@
 //! comes twice.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::unmet::Unmet;
 use crate::config::Date;
@@ -35,6 +35,14 @@ impl Moment {
             minute: u16::try_from(minutes % u64::from(DAY)).unwrap_or(0),
         }
     }
+}
+
+/// Reads a time of day on a day, in UTC: `2026-11-22T22:39Z`, or `2026-11-22 22:39`.
+#[must_use]
+pub fn read_time(text: &str) -> Option<SystemTime> {
+    let (date, time) = text.split_once(['T', ' '])?;
+    let minute = minute(time.strip_suffix('Z').unwrap_or(time)).filter(|minute| *minute < DAY)?;
+    Some(Date::parse(date)?.begins() + Duration::from_mins(minute.into()))
 }
 
 /// A day of the week.
@@ -188,8 +196,6 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// 2026-11-23 is a Monday.
@@ -214,6 +220,23 @@ mod tests {
                 .iter()
                 .map(|hours| Hours::parse(hours).unwrap())
                 .collect(),
+        }
+    }
+
+    #[test]
+    fn times_are_read_to_the_minute() {
+        for text in ["2026-11-23T22:39Z", "2026-11-23 22:39"] {
+            assert_eq!(Moment::of(read_time(text).unwrap()), at(23, 22, 39));
+        }
+        for text in [
+            "",
+            "2026-11-23",
+            "2026-11-31T00:00Z",
+            "2026-11-23T24:00Z",
+            "2026-11-23T1:00Z",
+            "now",
+        ] {
+            assert_eq!(read_time(text), None, "{text}");
         }
     }
 

@@ -49,7 +49,8 @@ impl<S: Stream> Shard<S> {
                 self.metrics().request(Opcode::Ping, None, "ok");
             }
             Opcode::ServerInfo => {
-                let document = info::server_info(&self.context.state);
+                let document =
+                    info::server_info(&self.context.state, snapshot, connection.client());
                 self.answer(connection, &request, document.as_deref());
             }
             Opcode::KeyList => {

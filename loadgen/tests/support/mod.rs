@@ -282,6 +282,7 @@ fn info() -> ServerInfo {
             body_bytes: 65_535,
         },
         state: "serving".into(),
+        client: None,
     }
 }
 
@@ -296,6 +297,7 @@ fn list(pair: &rcgen::KeyPair) -> KeyList {
         spki: STANDARD.encode(&spki),
         operations: vec!["sign-digest".into()],
         label: "null".into(),
+        ..KeyEntry::default()
     };
     KeyList {
         keys: vec![entry],

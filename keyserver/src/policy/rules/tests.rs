@@ -63,6 +63,7 @@ fn client(name: &str, matches: Vec<Match>, grants: Vec<Grant>) -> Client {
         weight: 1,
         matches,
         grants,
+        place: Place::default(),
     }
 }
 
