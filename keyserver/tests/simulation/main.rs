@@ -72,14 +72,6 @@ pub(crate) fn bounds(threads: usize) -> Bounds {
     }
 }
 
-/// What a class promises: what it admits waits no longer than twice this. It is the time that its
-/// bound takes, and the job itself.
-pub(crate) fn target(times: &Times, threads: usize, class: Class) -> Duration {
-    let rounds = limits::IN_FLIGHT_PER_CONNECTION as f64 / threads as f64;
-    let full = times.job(class).mul_f64(rounds);
-    limits::QUEUE_TIME.max(full) + times.turn(class, limits::BATCH_MAX).time
-}
-
 /// A class by the part of all threads that its requests would take.
 pub(crate) fn by_work(
     times: &Times,

@@ -1,9 +1,10 @@
 //! Everything at once, at a load that the machine can carry.
 
 use accel::Class;
+use keyserver::limits::target;
 
 use crate::load::Source;
-use crate::{MS, US, by_class, by_work, first_come, ours, show, target, with_lanes, without_lanes};
+use crate::{MS, US, by_class, by_work, first_come, ours, show, with_lanes, without_lanes};
 
 /// 80 % of a machine: much RSA-2048, some RSA-4096, and P-256 that takes hardly any time.
 fn four_fifths(times: &keyserver::dispatch::scheduler::Times, threads: usize) -> Vec<Source> {
@@ -31,7 +32,7 @@ fn brief_work_does_not_wait_for_long_work() {
         let most = if threads == 1 { MS } else { US * 300 };
         assert!(brief < most, "{threads} threads: {brief:?}");
         for class in [Class::Rsa2048, Class::Rsa4096] {
-            let (p99, bound) = (record.p99(class), target(&times, threads, class));
+            let (p99, bound) = (record.p99(class), target(class));
             assert!(
                 p99 < bound,
                 "{threads} threads: {class:?} {p99:?}, target {bound:?}"
@@ -92,7 +93,7 @@ fn dear_work_ages_past_cheap_work() {
             share > 0.15,
             "{threads} threads: RSA-4096 has {share:.2} of 0.2"
         );
-        let bound = 2 * target(&times, threads, Class::Rsa4096);
+        let bound = 2 * target(Class::Rsa4096);
         assert!(
             p99 < bound,
             "{threads} threads: {p99:?}, twice the target {bound:?}"

@@ -1,7 +1,10 @@
 //! Who may wait: bounds in time, shares, deadlines.
 //!
 //! A class admits while what waits in it can be done within [`queue_time`], or as many jobs as a
-//! connection may have in flight, so that the cap we announce can be used on a small machine.
+//! connection may have in flight, so that the cap we announce can be used on a small machine. If even
+//! that is not enough and it has to refuse, nothing is gained by letting the others wait: it is strict,
+//! and [`queue_time`] is all, for long enough that trying again whether the allowance suffices does not
+//! show in the 99th percentile.
 //! Beside other classes that wait, both shrink to the part of the threads that the class is given,
 //! but never below two batches. Past that a client is admitted as long as it has less waiting than its share of
 //! the bound by weight; what it adds delays those who have more, not the others, because clients
@@ -28,6 +31,24 @@ const TIME_MAX_SECONDS: f64 = 3600.0;
 /// Full batches that may always wait in a class.
 const BATCHES_MIN: usize = 2;
 
+/// Until when each class is strict.
+#[derive(Debug, Default)]
+pub(super) struct Strict([Option<Instant>; Class::ALL.len()]);
+
+impl Strict {
+    fn holds(&self, class: Class, now: Instant) -> bool {
+        self.0[class.index()].is_some_and(|until| now < until)
+    }
+
+    /// A class had to refuse, with an allowance that takes so long. While it is strict, refusing says
+    /// nothing about the allowance.
+    fn refused(&mut self, class: Class, now: Instant, allowance: Duration) {
+        if !self.holds(class, now) {
+            self.0[class.index()] = Some(now + allowance * limits::STRICT_TIMES);
+        }
+    }
+}
+
 impl<T> Scheduler<T> {
     /// Lets a job wait.
     ///
@@ -44,6 +65,10 @@ impl<T> Scheduler<T> {
             self.order.saw_brief(now);
         }
         if let Err(refusal) = self.admit(now, ticket) {
+            if matches!(refusal, Overload::Busy { .. }) {
+                let allowance = self.time_alone(self.allowance_ns(class));
+                self.strict.refused(class, now, allowance);
+            }
             return Err((self.refused(class, refusal), item));
         }
         let entry = Entry {
@@ -72,7 +97,7 @@ impl<T> Scheduler<T> {
         if now + self.time_for(class, ahead_ns) + turn.time > ticket.deadline {
             return Err(Overload::TooLate);
         }
-        let bound_ns = self.bound_ns(class);
+        let bound_ns = self.bound_ns(class, now);
         if waiting_ns + job_ns <= bound_ns {
             return Ok(());
         }
@@ -92,14 +117,44 @@ impl<T> Scheduler<T> {
         clippy::cast_sign_loss,
         reason = "a part of a number of nanoseconds"
     )]
-    fn bound_ns(&self, class: Class) -> u64 {
-        let jobs = |jobs: usize| nanos(self.times.job(class)).saturating_mul(jobs as u64);
-        let threads = self.bounds.threads.max(1) as u64;
-        let in_time = nanos(self.bounds.queue_time).saturating_mul(threads);
-        let alone_ns = in_time.max(jobs(self.bounds.jobs_min));
+    fn bound_ns(&self, class: Class, now: Instant) -> u64 {
+        let in_time = self.work_in(self.queue_time(class));
+        let alone_ns = if self.strict.holds(class, now) {
+            in_time
+        } else {
+            in_time.max(self.allowance_ns(class))
+        };
         let part = (self.service.share(class) * SLACK).min(1.0);
         let shared_ns = (alone_ns as f64 * part) as u64;
-        shared_ns.max(jobs(BATCHES_MIN * limits::BATCH_MAX))
+        shared_ns.max(self.work_of(class, BATCHES_MIN * limits::BATCH_MAX))
+    }
+
+    /// The time that the queue of a class may take: longer where a promise is longer, because there it
+    /// takes more to keep every thread in full batches.
+    fn queue_time(&self, class: Class) -> Duration {
+        let usual = limits::target(Class::Rsa2048);
+        let promise = limits::target(class).max(usual);
+        (self.bounds.queue_time).mul_f64(promise.as_secs_f64() / usual.as_secs_f64())
+    }
+
+    /// Work of the jobs that a connection may have in flight, as far as they may wait here.
+    fn allowance_ns(&self, class: Class) -> u64 {
+        self.work_of(class, self.bounds.jobs_min)
+            .min(self.work_in(limits::ALLOWANCE_TIME))
+    }
+
+    fn work_of(&self, class: Class, jobs: usize) -> u64 {
+        nanos(self.times.job(class)).saturating_mul(jobs as u64)
+    }
+
+    /// Work that all threads do in a time.
+    fn work_in(&self, time: Duration) -> u64 {
+        nanos(time).saturating_mul(self.bounds.threads.max(1) as u64)
+    }
+
+    /// The time in which all threads do so much work.
+    fn time_alone(&self, work_ns: u64) -> Duration {
+        Duration::from_nanos(work_ns / self.bounds.threads.max(1) as u64)
     }
 
     /// The time until what waits in a class now has been done.
@@ -126,8 +181,9 @@ impl<T> Scheduler<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Bounds;
     use super::super::Client;
-    use super::super::tests::{MS, US, scheduler, ticket};
+    use super::super::tests::{MS, US, scheduler, ticket, times};
     use super::*;
     use crate::clock;
 
@@ -158,11 +214,45 @@ mod tests {
                 panic!("{overload:?}")
             };
             assert!(retry_after.abs_diff(limits::QUEUE_TIME) < MS / 10);
-            // 474 us a job: 16 are nearly that on one thread, and may wait whatever they take.
+            // 474 us a job, and twice the time.
             let (jobs, _) = fill(&mut queues, now, Class::Rsa4096, 1);
-            assert_eq!(jobs, (threads * 8000 * 8 / 3796).max(16));
-            assert_eq!(fill(&mut queues, now, Class::RsaOther, 1).0, 16);
+            assert_eq!(jobs, threads * 16_000 * 8 / 3796);
+            // 9 ms a job, and ten times the time: 16 may wait whatever they take.
+            let (jobs, _) = fill(&mut queues, now, Class::RsaOther, 1);
+            assert_eq!(jobs, (threads * 80 / 9).max(16));
         }
+    }
+
+    /// What fits the allowance is never refused. More than that is too much, and then nobody waits for
+    /// longer than the queue's time; later the allowance is tried again.
+    #[test]
+    fn a_class_that_had_to_refuse_is_held_to_the_time_of_its_queue() {
+        let start = clock::now();
+        let bounds = Bounds {
+            threads: 1,
+            queue_time: limits::QUEUE_TIME,
+            jobs_min: 256,
+            jobs_max: 10_000,
+        };
+        let (mut batch, mut late) = (Vec::new(), Vec::new());
+        let mut empty = |queues: &mut Scheduler<u32>, now| {
+            while let Some(turn) = queues.take(now, &mut batch, &mut late) {
+                queues.end(turn);
+            }
+        };
+        let mut queues = Scheduler::new(times(), bounds);
+        assert_eq!(fill(&mut queues, start, Class::Rsa2048, 1).0, 256);
+        for after in [1, 1000, 3000] {
+            let now = start + MS * after;
+            empty(&mut queues, now);
+            assert_eq!(fill(&mut queues, now, Class::Rsa2048, 1).0, 8000 / 66);
+        }
+        // 200 times the 16.9 ms that 256 jobs take.
+        let now = start + MS * 3400;
+        empty(&mut queues, now);
+        assert_eq!(fill(&mut queues, now, Class::Rsa2048, 1).0, 256);
+        // Another class was not concerned. 256 jobs of 474 us are just what may wait.
+        assert_eq!(fill(&mut queues, start, Class::Rsa4096, 1).0, 256);
     }
 
     #[test]

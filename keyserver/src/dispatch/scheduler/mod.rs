@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use accel::Class;
 
+use self::admission::Strict;
 pub use self::flows::Client;
 use self::flows::Flows;
 use self::order::Order;
@@ -97,6 +98,7 @@ pub struct Scheduler<T> {
     bounds: Bounds,
     order: Order,
     service: Service,
+    strict: Strict,
     figures: [Figures; CLASSES],
 }
 
@@ -112,6 +114,7 @@ impl<T> Scheduler<T> {
             bounds,
             order: Order::default(),
             service: Service::new(window),
+            strict: Strict::default(),
             figures: [Figures::default(); CLASSES],
         }
     }
@@ -239,7 +242,7 @@ pub(super) mod tests {
     pub(in crate::dispatch::scheduler) const MS: Duration = Duration::from_millis(1);
 
     /// One core of a Zen 5 server with lanes.
-    fn times() -> Times {
+    pub(in crate::dispatch::scheduler) fn times() -> Times {
         let cost = |single: u32, batch: Option<u32>| Cost {
             single: US * single,
             batch: batch.map(|time| [US * time; 8]),
