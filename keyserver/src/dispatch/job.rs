@@ -6,6 +6,7 @@ use accel::{Class, JobError, KeyExchange, Operation};
 use zeroize::Zeroize;
 
 use super::scheduler::{Client, Overload};
+use crate::limits;
 use crate::policy::Admitted;
 use crate::shard::ConnectionId;
 use crate::stops::Stopped;
@@ -119,12 +120,18 @@ impl Drop for Job {
 }
 
 /// The jobs that one I/O thread may have under way: at most as many as its completion ring holds.
+///
+/// A client is given another one as long as it has fewer than are left (dynamic thresholds: Choudhury
+/// and Hahne, IEEE/ACM Transactions on Networking 1998). One alone may have half of them, two a third
+/// each: whoever takes all that it is given leaves room for the next.
 #[derive(Debug)]
 pub(crate) struct JobPool {
     shard: usize,
     free: Vec<Box<Job>>,
     /// Jobs that have not been made yet.
     unmade: usize,
+    /// Jobs under way by client; see [`account`].
+    held: Box<[usize]>,
 }
 
 impl JobPool {
@@ -134,41 +141,62 @@ impl JobPool {
             shard,
             free: Vec::with_capacity(jobs),
             unmade: jobs,
+            held: vec![0; limits::JOB_ACCOUNTS].into_boxed_slice(),
         }
     }
 
-    /// An empty job, or nothing when all are under way.
-    pub(crate) fn take(&mut self, now: Instant) -> Option<Box<Job>> {
-        if let Some(job) = self.free.pop() {
-            return Some(job);
+    /// An empty job for this client, or nothing when it has its share or all are under way.
+    pub(crate) fn take(&mut self, now: Instant, client: Client) -> Option<Box<Job>> {
+        let left = self.free.len() + self.unmade;
+        let held = self.held.get_mut(account(client))?;
+        if *held >= left {
+            return None;
         }
-        self.unmade = self.unmade.checked_sub(1)?;
-        Some(Box::new(Job::new(self.shard, now)))
+        let mut job = self.free.pop().or_else(|| {
+            self.unmade = self.unmade.checked_sub(1)?;
+            Some(Box::new(Job::new(self.shard, now)))
+        })?;
+        *held += 1;
+        job.client = client;
+        Some(job)
     }
 
     /// Wipes a job and keeps it for the next request.
     pub(crate) fn release(&mut self, mut job: Box<Job>) {
+        if let Some(held) = self.held.get_mut(account(job.client)) {
+            *held = held.saturating_sub(1);
+        }
         job.wipe();
         self.free.push(job);
     }
+}
+
+/// The account of a client. The upper half of its number counts policies, the lower one clients of one.
+fn account(client: Client) -> usize {
+    let mixed = client.number ^ (client.number >> 32);
+    usize::try_from(mixed % limits::JOB_ACCOUNTS as u64).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn client(number: u64) -> Client {
+        Client { number, weight: 1 }
+    }
+
     #[test]
     fn a_pool_is_bounded_and_wipes_what_comes_back() {
         let now = crate::clock::now();
         let mut pool = JobPool::new(0, 2);
-        let mut first = pool.take(now).expect("first");
-        let second = pool.take(now).expect("second");
-        assert!(pool.take(now).is_none());
+        let mut first = pool.take(now, client(1)).expect("first");
+        let second = pool.take(now, client(2)).expect("second");
+        assert!(pool.take(now, client(3)).is_none());
         first.input.extend_from_slice(b"premaster");
         first.output.extend_from_slice(b"result");
         let (input, output) = (first.input.as_ptr(), first.output.as_ptr());
         pool.release(first);
-        let again = pool.take(now).expect("again");
+        let again = pool.take(now, client(1)).expect("again");
         assert!(again.input.is_empty() && again.output.is_empty());
         assert_eq!(
             (again.input.as_ptr(), again.output.as_ptr()),
@@ -176,5 +204,29 @@ mod tests {
         );
         pool.release(again);
         pool.release(second);
+    }
+
+    /// Jobs until none is given.
+    fn fill(pool: &mut JobPool, number: u64) -> Vec<Box<Job>> {
+        let now = crate::clock::now();
+        std::iter::from_fn(|| pool.take(now, client(number))).collect()
+    }
+
+    #[test]
+    fn whoever_takes_all_that_it_is_given_leaves_room_for_others() {
+        let mut pool = JobPool::new(0, 1200);
+        let first = fill(&mut pool, 1);
+        assert_eq!(first.len(), 600);
+        let second = fill(&mut pool, 2);
+        let third = fill(&mut pool, 3);
+        assert_eq!((second.len(), third.len()), (300, 150));
+        // What the greedy one gives back is not its own any more.
+        for job in first.into_iter().take(100) {
+            pool.release(job);
+        }
+        assert_eq!(fill(&mut pool, 1).len(), 0);
+        assert!(!fill(&mut pool, 4).is_empty());
+        // A policy that was replaced has other clients.
+        assert_ne!(account(client(1)), account(client(1 << 32 | 2)));
     }
 }

@@ -460,17 +460,20 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Acts on deadlines that have passed.
-    pub(crate) fn sweep(&self, shard: &Shard<S>, now: Instant) {
+    /// Acts on deadlines that have passed. Whether one had.
+    pub(crate) fn sweep(&self, shard: &Shard<S>, now: Instant) -> bool {
         self.shrink_if_quiet();
-        if self.leave_at.get().is_some_and(|at| at <= now) {
+        let leaves = self.leave_at.get().is_some_and(|at| at <= now);
+        if leaves {
             self.leave_at.set(None);
             self.finish();
         }
         let over = |deadline: &Cell<Option<Instant>>| deadline.get().is_some_and(|at| at <= now);
-        if over(&self.deadline) || over(&self.write_deadline) {
+        let is_late = over(&self.deadline) || over(&self.write_deadline);
+        if is_late {
             self.fail_handshake(shard, "deadline");
         }
+        leaves || is_late
     }
 
     /// Who the peer is in the policy of the moment.

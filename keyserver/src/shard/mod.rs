@@ -124,7 +124,11 @@ impl<S: Stream> Shard<S> {
         let sweeper = tokio::task::spawn_local(Rc::clone(&self).sweep_deadlines());
         while let Some(command) = commands.recv().await {
             match command {
-                Command::Serve(socket, peer, ticket) => self.open(socket, peer, ticket),
+                Command::Serve(socket, peer, ticket) => {
+                    self.open(socket, peer, ticket);
+                    // Many come at once, and who is established does not wait for all of them.
+                    tokio::task::yield_now().await;
+                }
                 Command::Drain { spread, limit } => self.drain(spread, limit),
             }
         }
@@ -193,6 +197,10 @@ impl<S: Stream> Shard<S> {
 
     /// Looks after deadlines, and after connections whose client a reload has removed: they are
     /// closed even if they never ask for anything again.
+    ///
+    /// Of ten thousand connections, or of a crowd of strangers whose time is over together, that is
+    /// milliseconds of work. So it is done in stretches: after so many connections, and after each that
+    /// is closed, those that have something to say go first.
     async fn sweep_deadlines(self: Rc<Self>) {
         let heartbeat = self
             .context
@@ -206,13 +214,21 @@ impl<S: Stream> Shard<S> {
             let now = clock::now();
             let reloaded = std::mem::replace(&mut generation, self.snapshot().generation);
             let cut = self.cut_at.get().is_some_and(|at| at <= now);
-            for connection in self.live_connections() {
-                connection.sweep(&self, now);
+            let mut place = 0;
+            let mut looked_at = 0;
+            while let Some((at, connection)) = self.connection_from(place) {
+                place = at + 1;
+                looked_at += 1;
+                let mut ended = connection.sweep(&self, now);
                 if reloaded != generation {
                     connection.follow_policy(&self.snapshot());
                 }
                 if cut {
                     connection.kill();
+                    ended = true;
+                }
+                if ended || looked_at % limits::SWEEP_STRETCH == 0 {
+                    tokio::task::yield_now().await;
                 }
             }
             if self.draining.get() && self.connections.borrow().len() == 0 {
@@ -238,9 +254,16 @@ impl<S: Stream> Shard<S> {
         }
     }
 
-    /// The connections of this moment. A copy, because what is done to one may end another.
+    /// The connections of this moment.
     fn live_connections(&self) -> Vec<Rc<Connection<S>>> {
         self.connections.borrow().iter().map(Rc::clone).collect()
+    }
+
+    /// The first connection at this place of the table or behind it, and its place.
+    fn connection_from(&self, place: usize) -> Option<(usize, Rc<Connection<S>>)> {
+        let connections = self.connections.borrow();
+        let (at, connection) = connections.next_from(place)?;
+        Some((at, Rc::clone(connection)))
     }
 
     fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {

@@ -152,8 +152,12 @@ impl<S: Stream> Shard<S> {
                 return;
             }
         };
-        let Some(mut job) = self.pool.borrow_mut().take(now) else {
+        let client = client_of(&admitted);
+        let Some(mut job) = self.pool.borrow_mut().take(now, client) else {
+            // The class may have room, but the client has as many jobs as are left for everybody.
             self.metrics().rejected("overload");
+            let class = Some(admitted.key().class());
+            self.metrics().request(request.opcode, class, "busy");
             connection.refused();
             let retry_after = self.limits.queue_time;
             connection.reply(&busy(request.id, retry_after, request.extended));
@@ -172,7 +176,6 @@ impl<S: Stream> Shard<S> {
         job.request_id = request.id;
         job.extended = request.extended;
         job.class = admitted.key().class();
-        job.client = client_of(&admitted);
         job.operation = task.operation;
         job.exchange = task.exchange;
         job.input.extend_from_slice(task.input.as_ref());

@@ -74,6 +74,15 @@ impl<T> Table<T> {
         }
     }
 
+    /// The first connection at this place or behind it, and its place: for a walk that may be
+    /// interrupted, and during which connections come and go.
+    pub(crate) fn next_from(&self, place: usize) -> Option<(usize, &Rc<T>)> {
+        let places = self.places.get(place..)?;
+        (place..)
+            .zip(places)
+            .find_map(|(at, place)| place.occupant.as_ref().map(|occupant| (at, occupant)))
+    }
+
     /// All live connections, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Rc<T>> {
         self.places
@@ -120,5 +129,31 @@ mod tests {
         table.remove(first);
         assert_eq!(table.find(second).map(|c| **c), Some("second"));
         assert_eq!(table.iter().count(), 1);
+    }
+
+    #[test]
+    fn a_walk_sees_everyone_who_stays_whoever_comes_and_goes() {
+        let mut table = Table::default();
+        let mut ids = Vec::new();
+        for name in 0..5 {
+            table.insert_with(|id| {
+                ids.push(id);
+                Rc::new(name)
+            });
+        }
+        table.remove(ids[1]);
+        let mut seen = Vec::new();
+        let mut place = 0;
+        while let Some((at, occupant)) = table.next_from(place) {
+            seen.push(**occupant);
+            place = at + 1;
+            // One ahead goes, one comes in behind, after the first step.
+            if seen.len() == 1 {
+                table.remove(ids[3]);
+                table.insert_with(|_| Rc::new(9));
+            }
+        }
+        assert_eq!(seen, [0, 2, 9, 4]);
+        assert!(table.next_from(5).is_none() && table.next_from(99).is_none());
     }
 }
