@@ -1,10 +1,12 @@
 //! Connections that never prove anything, in great number, beside clients that have.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use keyserver_client::{KeyId, SignatureAlgorithm};
-use keyserver_tests::{KeyKind, ServerConfig};
+use keyserver_tests::{KeyKind, ServerConfig, binaries, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -25,10 +27,16 @@ const DRIPPING: usize = 200;
 const PER_SOURCE: usize = 1024;
 
 async fn established_clients_are_served_beside_a_crowd_of_strangers(backend: &str) {
-    let world = World::new(backend, &[KeyKind::P256]);
+    // Longer than the crowd takes to come on a busy machine.
+    let mut config = ServerConfig::default().io_backend(backend);
+    config.extra = "[limits]\nhandshake_deadline = \"8s\"\n".to_owned();
+    let world = World::with_config(&[KeyKind::P256], &config);
     let client = world.client().await;
     let keys = client.keys().await.unwrap();
     let key = KeyId::try_from(&keys[0]).unwrap();
+
+    // Built now, if it is not yet.
+    let ksctl = binaries::ksctl();
 
     let address = world.server.address();
     let mut strangers = JoinSet::new();
@@ -39,10 +47,15 @@ async fn established_clients_are_served_beside_a_crowd_of_strangers(backend: &st
     for _ in 0..SILENT {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
-    // For longer than a handshake may take, so that all of the crowd's ends are seen.
     let until = Instant::now() + Duration::from_secs(3);
     let mut signed = 0;
     while Instant::now() < until {
+        // Health and control have threads of their own.
+        if signed % 50 == 10 {
+            let ready = http::get(world.server.metrics_address(), "/readyz").unwrap();
+            assert_eq!(ready.status, 200);
+            assert!(control_answers(&world, &ksctl));
+        }
         client
             .sign(&key, SignatureAlgorithm::EcdsaSha256, &[7; 32])
             .await
@@ -55,6 +68,7 @@ async fn established_clients_are_served_beside_a_crowd_of_strangers(backend: &st
     let least = (SILENT + DRIPPING - PER_SOURCE - 100) as f64;
     wait_for_metric(&world.server, &refused, |count| count > 0.0).await;
     let late = ["keyserver_tls_handshake_failures_total", "deadline"];
+    wait_for_metric(&world.server, &late, |count| count > 0.0).await;
     let ended = world.server.metric(&refused).unwrap() + world.server.metric(&late).unwrap_or(0.0);
     assert!(ended >= least, "{ended} of the crowd were closed");
 
@@ -71,6 +85,17 @@ async fn established_clients_are_served_beside_a_crowd_of_strangers(backend: &st
         world.server.log().matching("panicked"),
         Vec::<String>::new()
     );
+}
+
+fn control_answers(world: &World, ksctl: &Path) -> bool {
+    Command::new(ksctl)
+        .arg("--socket")
+        .arg(world.fixture.path("run/admin.sock"))
+        .arg("status")
+        .output()
+        .unwrap()
+        .status
+        .success()
 }
 
 /// A client hello that announces 508 bytes, one of them every 50 ms, again and again.

@@ -51,6 +51,8 @@ fn health_and_metrics_are_served() {
         "keyserver_tls_handshakes_total{resumed=\"no\"} 0\n",
         "keyserver_request_duration_seconds_bucket{le=\"+Inf\",stage=\"total\"} 0\n",
         "keyserver_queue_depth{class=\"p256\"} 0\n",
+        "keyserver_queue_wait_seconds{class=\"rsa2048\"} 0",
+        "keyserver_queue_refusals_total{class=\"rsa4096\",reason=\"busy\"} 0\n",
         "keyserver_connections 0\n",
         "keyserver_inflight 0\n",
         "keyserver_key_operation_check_failures_total 0\n",
