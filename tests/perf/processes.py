@@ -30,6 +30,7 @@ class Machine:
         self.loadgen = target / "release/loadgen"
         self.server_core = server_core
         self.load_core = load_core
+        self.overload_seconds = 60
         # Ten thousand connections are ten thousand descriptors.
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -160,36 +160,50 @@ def lone_ping(machine):
 
 # ---- overload --------------------------------------------------------------------------------
 
-#: What a request of an unloaded server takes at most, 99 times in 100: its own work, and that of
-#: a full batch of each class before it. By class, in milliseconds.
-UNLOADED_TARGET_MS = {"p256": 5, "rsa2048": 10}
+#: What the server promises while it is not overloaded, 99 times in 100, by class and in
+#: milliseconds: `target` in keyserver/src/limits.rs. Overloaded, it promises twice that to what it
+#: admits, from when it has read a request until the reply goes to the socket.
+TARGET_MS = {"p256": 5, "rsa2048": 10}
 
 
-def overload(machine, mix, seconds=60):
-    with world() as made, machine.server(made) as server:
+def overload(machine, mix):
+    seconds = machine.overload_seconds
+    with world(clients=("edge", "light")) as made, machine.server(made) as server:
         peak = Load(machine, server, "edge", *closed(16, 16, mix), seconds=5).result()
         rate = f"{10 * peak.answered:.0f}"
         options = open_loop(rate, 16, 64, mix) + ["--timeout", "1s", "--verify", "none"]
         load = Load(machine, server, "edge", *options, seconds=seconds)
-        with background(load):
+        # Asks for a hundredth of what there is, and is to notice nothing of the flood.
+        rate = f"{peak.answered / 100:.0f}"
+        light = Load(machine, server, "light", *open_loop(rate, 1, 16, mix), seconds=seconds - 2)
+        with background(load), background(light):
             time.sleep(min(5, seconds / 2))
             memory, admitted = server.resident_bytes(), server.durations("total")
-            result = load.result()
+            result, beside = load.result(), light.result()
+            answered = result.answered + beside.answered
         memory = (server.resident_bytes() - memory) / 2**20
         admitted = server.durations("total").since(admitted)
         refused = {code: count for code, count in result.errors.items() if code != "unsent"}
         name = f"10 x overload, {mix}"
         yield Row(
-            f"{name}: goodput of peak", 100 * result.answered / peak.answered, "%", at_least=95,
-            note=f"peak {number(peak.answered)}/s, offered {number(result.result['offered'])}/s; "
+            f"{name}: goodput of peak", 100 * answered / peak.answered, "%", at_least=95,
+            note=f"both clients; peak {number(peak.answered)}/s, "
+            f"offered {number(result.result['offered'])}/s; "
             + ", ".join(f"{code} {number(count / seconds)}/s" for code, count in refused.items())
             + f"; {100 * result.per_core_second / peak.per_core_second:.1f} % per core-second",
         )
         yield Row(
             f"{name}: p99 of what was admitted", admitted.quantile_ms(0.99), "ms",
-            at_most=2 * UNLOADED_TARGET_MS[mix],
-            note=f"from admission to reply; the client, with all its waiting, saw p50 "
-            f"{result.percentile_ms('p50'):.1f} ms, p99 {result.percentile_ms('p99'):.1f} ms",
+            at_most=2 * TARGET_MS[mix],
+            note=f"p50 {admitted.quantile_ms(0.5):.1f} ms; from reading the request to its reply. "
+            "The flood's own clock also counts what its requests wait before they are read: "
+            f"p50 {result.percentile_ms('p50'):.1f} ms, p99 {result.percentile_ms('p99'):.1f} ms",
+        )
+        yield Row(
+            f"{name}: p99 of a light client beside it", beside.percentile_ms("p99"), "ms",
+            at_most=2 * TARGET_MS[mix],
+            note=f"by the client's clock; p50 {beside.percentile_ms('p50'):.2f} ms; "
+            f"{sum(beside.errors.values())} of {beside.answered * (seconds - 2):,.0f} not answered",
         )
         yield Row(
             f"{name}: memory grew by", memory, "MiB", at_most=4,
@@ -242,13 +256,14 @@ def greedy(machine):
 def strangers(machine, server, half_open, dripping):
     """Connections that come to nothing, while the block lasts."""
     script = Path(__file__).with_name("strangers.py")
-    process = machine.spawn(
-        machine.load_core, [sys.executable, script, server.port, half_open, dripping],
-        stdout=subprocess.PIPE,
-    )
+    # They share a core with the clients that are measured. In the kernel's ordinary class they would
+    # take time slices of some milliseconds from them, and the figure would be about that; in the
+    # idle class they run when the clients have nothing to do.
+    command = ["chrt", "--idle", "0", sys.executable, script, server.port, half_open, dripping]
+    process = machine.spawn(machine.load_core, command, stdout=subprocess.PIPE)
     try:
         process.stdout.readline()
-        time.sleep(2)
+        time.sleep(3)
         if process.poll() is not None:
             raise Failure("strangers.py ended")
         yield
@@ -259,21 +274,40 @@ def strangers(machine, server, half_open, dripping):
 
 @scenario("half-open", "established clients beside 2,000 half-open and 200 dripping connections")
 def half_open(machine):
+    options = open_loop("20k", 16, 64, "p256")
     with world() as made, machine.server(made) as server:
-        options = open_loop("20k", 16, 64, "p256")
-        alone = Load(machine, server, "edge", *options, seconds=12, warmup=5).result()
-        established = Load(machine, server, "edge", *options, seconds=12, warmup=5)
-        with background(established):
-            time.sleep(1)
-            with strangers(machine, server, 2000, 200):
-                beside = established.result()
-                late = Load(machine, server, "edge", *options, seconds=2).result()
-        before, after = alone.percentile_ms("p99"), beside.percentile_ms("p99")
+        ratios, notes = [], []
+        # In turns, because a machine is not equally quiet all the time.
+        for _ in range(3):
+            alone = Load(machine, server, "edge", *options, seconds=8).result()
+            established = Load(machine, server, "edge", *options, seconds=8, warmup=4)
+            with background(established):
+                time.sleep(0.5)
+                opened = server.metric("keyserver_connections_opened_total")
+                with strangers(machine, server, 2000, 200):
+                    crowd = crowd_beside(server, established)
+                    beside = established.result()
+            opened = server.metric("keyserver_connections_opened_total") - opened
+            before, after = alone.percentile_ms("p99"), beside.percentile_ms("p99")
+            ratios.append(100 * after / before)
+            notes.append(f"{before:.2f} ms alone, {after:.2f} ms beside {crowd:.0f}")
         yield Row(
-            "p99 beside half-open and dripping connections", 100 * after / before, "% of alone",
-            at_most=120, note=f"{before:.2f} ms alone, {after:.2f} ms beside; "
-            f"a client that connects meanwhile {late.percentile_ms('p99'):.2f} ms",
+            "p99 beside half-open and dripping connections", sorted(ratios)[1], "% of alone",
+            at_most=120,
+            note=f"the middle of three: {'; '.join(notes)}; {opened / 11:.0f} strangers a second",
         )
+
+
+def crowd_beside(server, load):
+    """How many strangers were there on the average while a load was measured."""
+    seen = []
+    while load.process.poll() is None and len(seen) < 16:
+        seen.append(server.metric("keyserver_connections") - 16)
+        time.sleep(0.5)
+    crowd = sum(seen) / len(seen)
+    if crowd < 1800:
+        raise Failure(f"only {crowd:.0f} of 2,200 strangers were there: the machine is too busy")
+    return crowd
 
 
 # ---- cost of what is only there --------------------------------------------------------------

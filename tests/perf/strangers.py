@@ -4,7 +4,8 @@
 
 HALF_OPEN connections say nothing; each is opened again when the server closes it. DRIPPING ones
 send a hello of TLS byte by byte, one every 50 ms. They come from 500 addresses of the loopback
-network, so that what the server allows one address does not stop them.
+network, so that what the server allows one address does not stop them. They are spread evenly over
+the time, because this process shares a core with clients that are measured.
 """
 
 import itertools
@@ -13,63 +14,82 @@ import socket
 import sys
 import time
 
-PACE_SECONDS = 0.05
-# A record header and the beginning of a client hello that announces more than will ever come.
+#: Between two looks.
+TICK_SECONDS = 0.005
+#: A dripping connection says a byte every so many ticks.
+DRIP_TICKS = 10
+#: 2,400 a second: enough for 2,200 that live for two seconds.
+OPENED_A_TICK = 12
+#: A record header and the beginning of a client hello that announces more than will ever come.
 HELLO = bytes([22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]) + bytes(500)
 
 
-def main():
-    port, half_open, dripping = map(int, sys.argv[1:])
-    selector = selectors.DefaultSelector()
-    # Position in HELLO for the dripping ones; None for those that say nothing.
-    strangers = {}
+class Strangers:
+    """All of them, and those that are to be opened again."""
 
-    addresses = itertools.cycle(
-        f"127.1.{high}.{low}" for high in range(2) for low in range(1, 251)
-    )
+    def __init__(self, port, half_open, dripping):
+        self.port = port
+        self.selector = selectors.DefaultSelector()
+        # In which turn a dripping one says its bytes, and how many it has said; None for the silent.
+        self.open = {}
+        self.turns = [set() for _ in range(DRIP_TICKS)]
+        self.wanted = [None] * half_open + [turn % DRIP_TICKS for turn in range(dripping)]
+        self.addresses = itertools.cycle(
+            f"127.1.{high}.{low}" for high in range(2) for low in range(1, 251)
+        )
 
-    def enter(position):
+    def enter(self, turn):
         stream = socket.socket()
         stream.setblocking(False)
-        stream.bind((next(addresses), 0))
-        stream.connect_ex(("127.0.0.1", port))
-        selector.register(stream, selectors.EVENT_READ)
-        strangers[stream] = position
+        stream.bind((next(self.addresses), 0))
+        stream.connect_ex(("127.0.0.1", self.port))
+        self.selector.register(stream, selectors.EVENT_READ)
+        self.open[stream] = [turn, 0]
+        if turn is not None:
+            self.turns[turn].add(stream)
 
-    def leave(stream):
-        selector.unregister(stream)
+    def leave(self, stream):
+        self.selector.unregister(stream)
+        turn, _ = self.open.pop(stream)
+        if turn is not None:
+            self.turns[turn].discard(stream)
         stream.close()
-        return strangers.pop(stream)
+        self.wanted.append(turn)
 
-    wanted = [None] * half_open + [0] * dripping
-    due = time.monotonic()
-    print("ready", flush=True)
-    while True:
-        # At most 400 new ones a turn, so that this process does not starve the load beside it.
-        for _ in range(min(20, len(wanted))):
-            enter(wanted.pop())
-        for key, _ in selector.select(max(0, due - time.monotonic())):
-            stream = key.fileobj
+    def drip(self, stream):
+        said = self.open[stream]
+        try:
+            stream.send(HELLO[said[1] : said[1] + 1])
+            said[1] += 1
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.leave(stream)
+
+    def tick(self, number):
+        for key, _ in self.selector.select(0):
             try:
-                alive = stream.recv(64) != b""
+                alive = key.fileobj.recv(64) != b""
+            except BlockingIOError:
+                alive = True
             except OSError:
                 alive = False
             if not alive:
-                wanted.append(None if leave(stream) is None else 0)
-        if time.monotonic() < due:
-            continue
-        due += PACE_SECONDS
-        for stream, position in list(strangers.items()):
-            if position is None:
-                continue
-            try:
-                stream.send(HELLO[position : position + 1])
-                strangers[stream] = position + 1
-            except BlockingIOError:
-                pass
-            except OSError:
-                leave(stream)
-                wanted.append(0)
+                self.leave(key.fileobj)
+        for _ in range(min(OPENED_A_TICK, len(self.wanted))):
+            self.enter(self.wanted.pop(0))
+        for stream in list(self.turns[number % DRIP_TICKS]):
+            self.drip(stream)
+
+
+def main():
+    strangers = Strangers(*map(int, sys.argv[1:]))
+    print("ready", flush=True)
+    due = time.monotonic()
+    for number in itertools.count():
+        strangers.tick(number)
+        due = max(due + TICK_SECONDS, time.monotonic())
+        time.sleep(max(0, due - time.monotonic()))
 
 
 main()

@@ -154,7 +154,7 @@ impl<S: Stream> Shard<S> {
         };
         let client = client_of(&admitted);
         let Some(mut job) = self.pool.borrow_mut().take(now, client) else {
-            // The class may have room, but the client has as many jobs as are left for everybody.
+            // The class may have room, but the client has its share of the thread's jobs.
             self.metrics().rejected("overload");
             let class = Some(admitted.key().class());
             self.metrics().request(request.opcode, class, "busy");
