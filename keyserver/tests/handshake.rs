@@ -85,6 +85,67 @@ fn byte_64_tells_the_languages_apart() {
     }
 }
 
+/// The proof that no string is in two of the languages, at the two bytes that it rests on.
+///
+/// ```text
+///            byte 64      65 66   byte 67
+///  TLS 1.3   'T' (0x54)   "LS"    ' ' (0x20)             both readers compare these bytes with constants, whatever
+///  RFC 9345  'T'          "LS"    ',' (0x2c)             the length, so a string that is taken has this pair here
+///  TLS 1.2   0x03         curve   0x20, 0x41 or 0x61     the type of curve and the length of the point
+/// ```
+///
+/// The pairs (byte 64, byte 67) of the three have nothing in common: hence no string is in two. The test goes through
+/// all 65,536 pairs in strings of each language, and through every length with each value of byte 64.
+#[test]
+fn the_pairs_that_decide_belong_to_one_language_each() {
+    let allowed = |string: &[u8]| {
+        let (first, second) = (string[DECIDING], string[DECIDING + 3]);
+        [
+            is_tls13(string).then_some((first, second) == (b'T', b' ')),
+            is_delegated(string).then_some((first, second) == (b'T', b',')),
+            is_tls12(string).then_some(first == 3 && [0x20, 0x41, 0x61].contains(&second)),
+        ]
+    };
+    let point = [9; 32];
+    let bases = [
+        tls13(32),
+        tls13(48),
+        delegated(2),
+        delegated(32),
+        delegated(48),
+        delegated(500),
+        tls12(&[b' '; 64], 29, 32, &point),
+        tls12(&[0x54; 64], 29, 32, &point),
+    ];
+    let check = |string: &[u8]| {
+        let verdicts: Vec<bool> = allowed(string).into_iter().flatten().collect();
+        assert!(verdicts.len() <= 1, "in two languages: {string:02x?}");
+        assert!(verdicts.iter().all(|good| *good), "{string:02x?}");
+        verdicts.len()
+    };
+    for base in &bases {
+        let mut string = base.clone();
+        let mut taken = 0;
+        for pair in 0..=u16::MAX {
+            let [first, second] = pair.to_be_bytes();
+            (string[DECIDING], string[DECIDING + 3]) = (first, second);
+            taken += check(&string);
+        }
+        // With its own pair and no other.
+        assert_eq!(taken, 1, "{base:02x?}");
+    }
+    for base in &bases {
+        for length in DECIDING + 4..200 {
+            let mut string = base.clone();
+            string.resize(length, b' ');
+            for value in 0..=u8::MAX {
+                string[DECIDING] = value;
+                check(&string);
+            }
+        }
+    }
+}
+
 /// Every pair of curve and length byte, each with the one total length that fits it: 2^24 heads.
 /// Three are of the language, each of one length; none is 130 or 146, as TLS 1.3 strings are.
 #[test]

@@ -23,18 +23,10 @@ pub(super) fn foreign(us: &Party, other: &Party) -> Vec<Victim> {
     keys
 }
 
-/// A key that exists and that this client does not see; or one that it sees and may not have sign TLS 1.3.
+/// A key that exists and that this client does not see.
 pub(super) fn hidden(target: &Target) -> Option<Victim> {
-    let foreign = target
-        .other
-        .as_ref()
-        .map(|other| foreign(&target.us, other));
-    foreign
-        .and_then(|keys| keys.into_iter().next())
-        .or_else(|| {
-            let without = |key: &&Victim| !key.has_right(&["tls13-sign"]);
-            target.us.keys.iter().find(without).cloned()
-        })
+    let other = target.other.as_ref()?;
+    foreign(&target.us, other).into_iter().next()
 }
 
 /// The refusal of a key that exists, of one that does not, and of none: by SKI and by digest, to stock clients and to

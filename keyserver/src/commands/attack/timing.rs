@@ -68,7 +68,7 @@ pub(super) fn existence(target: &mut Target) -> Result<Verdict, Trouble> {
     };
     let request = hidden.signing(Opcode::SignTls13, *scheme, &string);
     if target.us.line.ask(&request)?.is_given() {
-        let why = "the key that should be hidden is answered: see foreign-key and purpose";
+        let why = "the key that should be hidden is answered: see foreign-key";
         return Ok(Verdict::skipped(why));
     }
     let names = [&unknown, &hidden];
