@@ -2,6 +2,7 @@
 //! Other people's clients connect to it, and verify the certificate and the handshake's signature.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -31,6 +32,11 @@ fn said(log: &Log, text: &str) -> String {
 
 /// An edge with a certificate for a key of this kind, before a server that grants these rights.
 fn start(kind: KeyKind, rights: &[&str]) -> (Fixture, KeyServer, Edge) {
+    start_program(&binaries::https_edge(), kind, rights)
+}
+
+/// As [`start`], with an edge that takes the same arguments.
+fn start_program(program: &Path, kind: KeyKind, rights: &[&str]) -> (Fixture, KeyServer, Edge) {
     let fixture = Fixture::new();
     let key = std::fs::read(fixture.add_key("shop", kind)).unwrap();
     fixture.write("shop.pem", fixture.pki.site(&key));
@@ -49,7 +55,7 @@ fn start(kind: KeyKind, rights: &[&str]) -> (Fixture, KeyServer, Edge) {
         path("pki/edge-1.pem"),
         path("pki/edge-1-key.pem"),
     ];
-    let (child, log) = server::spawn(binaries::https_edge(), &arguments);
+    let (child, log) = server::spawn(program, &arguments);
     let line = said(&log, "listening on ");
     let address = line.rsplit_once(' ').unwrap().1.trim().to_owned();
     let edge = Edge {
@@ -148,4 +154,30 @@ fn without_the_right_no_handshake_is_signed() {
     assert!(!seen.contains("on another machine"), "{seen}");
     let line = said(&edge.log, "a connection failed");
     assert!(line.contains("denied") || line.contains("Denied"), "{line}");
+}
+
+/// The same on BoringSSL. That takes minutes to build, so this runs where `KEYSERVER_BORING_EDGE` names
+/// the program, as the README beside it says.
+#[test]
+fn openssl_is_served_by_boringssl_too() {
+    let Some(program) = std::env::var_os("KEYSERVER_BORING_EDGE") else {
+        println!("not asked for: KEYSERVER_BORING_EDGE is not set");
+        return;
+    };
+    for kind in [KeyKind::P256, KeyKind::Rsa2048] {
+        let rights = ["tls13-sign", "tls12-sign"];
+        let (fixture, server, edge) = start_program(Path::new(&program), kind, &rights);
+        for version in ["-tls1_3", "-tls1_2"] {
+            let seen = openssl(&fixture, &edge, version);
+            let served = seen.contains("on another machine") && seen.contains("return code: 0");
+            assert!(served, "{kind:?} {version}:\n{seen}\n{}", edge.log);
+        }
+        drop(edge);
+        assert!(server.stop().success());
+    }
+    // And without the right it is not.
+    let (fixture, _server, edge) =
+        start_program(Path::new(&program), KeyKind::P256, &["tls13-sign"]);
+    let seen = openssl(&fixture, &edge, "-tls1_2");
+    assert!(!seen.contains("on another machine"), "{seen}");
 }

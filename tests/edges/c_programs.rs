@@ -1,6 +1,7 @@
 //! C programs: the examples of the C library, and those of `tests/abi`, which load the module over and
 //! over. They are compiled as a user would, with every warning an error.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -104,6 +105,76 @@ fn the_examples_leak_nothing() {
         checked.args(["--errors-for-leak-kinds=definite,indirect"]);
         run(checked.arg(command.get_program()).args(command.get_args()));
     }
+}
+
+/// What no program should hand over is a status and no crash, and valgrind sees nothing either; the
+/// numbers and places that programs were compiled with are as they were.
+#[test]
+fn misuse_is_refused() {
+    let Some(valgrind) = parts::program("valgrind") else {
+        return;
+    };
+    let config = ServerConfig {
+        extra: "[limits]\nhandshake_deadline = \"60s\"\n".into(),
+        ..ServerConfig::default()
+    };
+    let edge = Edge::with_config(&[KeyKind::P256], config);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("abi/misuse.c");
+    let Some(program) = compile(&edge, &source, &shared().each_ref().map(String::as_str)) else {
+        return;
+    };
+    let address = edge.server().address().to_string();
+    let mut command = edge.command(valgrind);
+    command.args(["--quiet", "--leak-check=full", "--error-exitcode=99"]);
+    command.args(["--errors-for-leak-kinds=definite,indirect"]);
+    command.arg(program).args([&address, "localhost"]);
+    command.args(["pki/ca.pem", "pki/edge-1.pem", "pki/edge-1-key.pem"]);
+    assert_eq!(run(&mut command).trim(), "every misuse was refused");
+}
+
+/// The shared library has every function of the header, and the module the two that hosts look up.
+#[test]
+fn the_libraries_export_what_programs_call() {
+    let Some(nm) = parts::program_of("binutils", "nm") else {
+        return;
+    };
+    let exported = |library: &Path| {
+        let symbols = run(Command::new(&nm)
+            .args(["-D", "--defined-only"])
+            .arg(library));
+        let names = symbols.lines().filter_map(|line| line.split(' ').nth(2));
+        names.map(String::from).collect::<BTreeSet<String>>()
+    };
+    let header = std::fs::read_to_string(capi().join("include/keyserver_client.h")).unwrap();
+    let declared: BTreeSet<String> = header
+        .lines()
+        .filter(|line| line.starts_with(|first: char| first.is_ascii_alphabetic()))
+        .filter_map(|line| line.split_once('(')?.0.rsplit([' ', '*']).next())
+        .filter(|name| name.starts_with("keyserver_"))
+        .map(String::from)
+        .collect();
+    assert_eq!(declared.len(), 10, "{declared:?}");
+    let ours = |names: BTreeSet<String>| {
+        let ours = names
+            .into_iter()
+            .filter(|name| name.starts_with("keyserver_"));
+        ours.collect::<BTreeSet<_>>()
+    };
+    assert_eq!(ours(exported(&binaries::c_library())), declared);
+    let module = exported(&binaries::pkcs11_module());
+    for entry in ["C_GetFunctionList", "C_GetInterface"] {
+        assert!(module.contains(entry), "{entry}: {module:?}");
+    }
+}
+
+/// What is caught at an entry has to unwind so far: the profile of these libraries says so.
+#[test]
+fn the_profile_of_the_c_libraries_unwinds() {
+    let manifest = std::fs::read_to_string(binaries::source_root().join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = toml::from_str(&manifest).unwrap();
+    let profile = &manifest["profile"]["c-abi"];
+    assert_eq!(profile["panic"].as_str(), Some("unwind"), "{profile}");
+    assert_eq!(profile["inherits"].as_str(), Some("release"), "{profile}");
 }
 
 /// The header stands alone, in C++ too.

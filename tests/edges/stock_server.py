@@ -28,6 +28,9 @@ KEY_NOT_FOUND, BAD_OPCODE, CRYPTO_FAILURE, INTERNAL = 2, 5, 1, 8
 HASHES = {1: hashes.SHA1(), 2: hashes.SHA224(), 3: hashes.SHA256(), 4: hashes.SHA384(),
           5: hashes.SHA512()}
 
+#: Lines of connections side by side stay whole.
+PRINTING = threading.Lock()
+
 
 class Refusal(Exception):
     pass
@@ -89,7 +92,9 @@ def answer(keys, body):
         tags.append(tag)
         body = body[3 + length:]
     opcode = items[OPCODE][0]
-    print(f"request {opcode:#04x} with", *(f"{tag:#04x}" for tag in tags), flush=True)
+    line = " ".join([f"request {opcode:#04x} with", *(f"{tag:#04x}" for tag in tags)])
+    with PRINTING:
+        print(line, flush=True)
     try:
         return PONG if opcode == PING else RESPONSE, operate(keys, opcode, items)
     except Refusal as refusal:

@@ -470,3 +470,19 @@ pub unsafe extern "C" fn keyserver_last_error(buffer: *mut c_char, size: usize) 
     });
     length
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_status() {
+        let status = guarded(|| panic!("caught"));
+        assert_eq!(status, KeyserverStatus::Internal);
+        assert!(
+            status::last().contains("please report"),
+            "{}",
+            status::last()
+        );
+    }
+}
