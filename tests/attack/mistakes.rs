@@ -29,6 +29,26 @@ fn a_server_without_a_mistake_holds() {
 }
 
 #[test]
+fn one_key_and_one_attack_can_be_picked() {
+    let server = Naive::start(None);
+    let only = ["--only", "sign-request", "--sign-key"];
+    for (key, why) in [
+        ("site", "with 1 key were refused"),
+        ("nobody", "no such key"),
+    ] {
+        let (report, all_held) = attack(
+            server.fixture(),
+            server.address,
+            &[&only[..], &[key]].concat(),
+        );
+        assert!(all_held);
+        assert_eq!(report.len(), 1);
+        let (_, said) = &report["sign-request"];
+        assert!(said.contains(why), "{said}");
+    }
+}
+
+#[test]
 fn textbook_rsa_forges_and_shows_its_blocks() {
     let found = ["forge-pkcs1", "forge-pss", "padding-separator"];
     check(Mistake::TextbookRsa, &found);

@@ -86,10 +86,13 @@ impl Target {
                 .filter_map(Victim::new)
                 .collect(),
         };
-        if keys.is_empty() {
-            return Err(Verdict::skipped("this client may use no key at all"));
+        match &self.sign_key {
+            _ if !keys.is_empty() => Ok(keys),
+            Some(name) => Err(Verdict::skipped(format!(
+                "this client may use no such key as {name}"
+            ))),
+            None => Err(Verdict::skipped("this client may use no key at all")),
         }
-        Ok(keys)
     }
 
     /// The RSA keys; says so where there is none.
