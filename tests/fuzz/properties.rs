@@ -10,9 +10,11 @@
 )]
 
 use keyless_protocol::item::Items;
+use keyless_protocol::key_exchange::{MasterRequest, PremasterRequest};
+use keyless_protocol::tickets::TicketKeys;
 use keyless_protocol::{
     HEADER_LEN, Header, KeyList, KeyListRequest, MAX_FRAME, MIN_FRAME, Reply, Request, ServerInfo,
-    split_frame,
+    delegation, split_frame,
 };
 
 /// A stream of frames: splitting makes progress, loses no byte, and writes back what it read.
@@ -97,6 +99,43 @@ pub fn info(data: &[u8]) {
     }
     if let Ok(request) = KeyListRequest::decode(data) {
         assert_eq!(KeyListRequest::decode(&request.encode()), Ok(request));
+    }
+}
+
+/// The payloads that hold more than bytes: what is read means the same after writing, byte for byte, so that nothing of the
+/// input goes unread.
+pub fn payload(data: &[u8]) {
+    let mut written = Vec::new();
+    if let Ok(request) = delegation::Request::decode(data) {
+        request.encode(&mut written);
+        assert_eq!(written, data);
+        let string = request.proven(&[1; 32], &[2; 20]);
+        let asked = data.len() - 2 - request.proof.len();
+        assert!(string.ends_with(&data[..asked]));
+    }
+    written.clear();
+    if let Ok(credential) = delegation::Credential::decode(data) {
+        credential.encode(&mut written);
+        assert_eq!(written, data);
+        let mut signed = Vec::new();
+        credential.encode_signed(&mut signed);
+        assert!(data.starts_with(&signed));
+    }
+    written.clear();
+    if let Ok(keys) = TicketKeys::decode(data) {
+        assert_eq!(keys.encoded_len(), data.len());
+        keys.encode(&mut written);
+        assert_eq!(written, data);
+    }
+    written.clear();
+    if let Ok(request) = MasterRequest::decode(data) {
+        request.encode(&mut written);
+        assert_eq!(written, data);
+    }
+    written.clear();
+    if let Ok(request) = PremasterRequest::decode(data) {
+        request.encode(&mut written);
+        assert_eq!(written, data);
     }
 }
 

@@ -16,6 +16,8 @@
 //! | [`reply`] | what a server sends |
 //! | [`scheme`] | the signature schemes of the operations that check what they sign |
 //! | [`key_exchange`] | what opens an RSA key exchange |
+//! | [`delegation`] | delegated credentials and the requests for them |
+//! | [`tickets`] | keys of session tickets |
 //! | [`info`] | the JSON documents of the two self-description operations |
 //!
 //! A client's half of one exchange:
@@ -47,6 +49,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod delegation;
 pub mod error;
 pub mod header;
 pub mod info;
@@ -57,6 +60,7 @@ pub mod reply;
 pub mod request;
 pub mod scheme;
 pub mod tag;
+pub mod tickets;
 
 pub use error::{EncodeError, ErrorCode};
 pub use header::{

@@ -47,6 +47,11 @@ fn reply() {
 }
 
 #[test]
+fn payload() {
+    replay("payload", properties::payload);
+}
+
+#[test]
 fn info() {
     replay("info", properties::info);
 }

@@ -16,8 +16,9 @@ use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
+use keyless_protocol::tickets::{EpochKey, TicketKeys};
 use keyless_protocol::{
-    ErrorCode, Opcode, Reply, ReplyFault, Request, RequestFault, Tag, split_frame,
+    ErrorCode, Opcode, Reply, ReplyFault, Request, RequestFault, Tag, delegation, split_frame,
 };
 
 const SKI: [u8; 20] = [0x5E; 20];
@@ -291,6 +292,57 @@ fn replies_of_other_servers_are_understood() {
     assert!(!error.fault.is_fatal());
 }
 
+/// The payloads that hold more than bytes, in the files that [`PAYLOADS`] names.
+#[test]
+fn payloads_read_and_write_as_written_by_hand() {
+    let bytes = golden("payload-delegation");
+    let request = delegation::Request {
+        lifetime: 3600,
+        algorithm: 0x0403,
+        spki: &[0xA5; 91],
+        proof: &[0x5A; 70],
+    };
+    assert_eq!(delegation::Request::decode(&bytes), Ok(request));
+    let mut out = vec![0xEE; 3];
+    request.encode(&mut out);
+    assert_eq!(out, [&[0xEE; 3], &bytes[..]].concat());
+
+    let bytes = golden("payload-credential");
+    let credential = delegation::Credential {
+        valid_time: 0x0001_0203,
+        algorithm: 0x0403,
+        spki: &[0xA5; 91],
+        scheme: 0x0804,
+        signature: &[0x5A; 256],
+    };
+    assert_eq!(delegation::Credential::decode(&bytes), Ok(credential));
+    let mut out = Vec::new();
+    credential.encode(&mut out);
+    assert_eq!(out, bytes);
+
+    let bytes = golden("payload-ticket-keys");
+    let key = |epoch, name, key| EpochKey {
+        epoch,
+        name: [name; 16],
+        key: [key; 32],
+    };
+    let keys = TicketKeys {
+        now: 1_800_000_000,
+        epoch_seconds: 3600,
+        keys: vec![key(500_001, 0x11, 0xA1), key(500_000, 0x22, 0xB2)],
+    };
+    assert_eq!(TicketKeys::decode(&bytes).as_ref(), Ok(&keys));
+    let mut out = Vec::new();
+    keys.encode(&mut out);
+    assert_eq!(out, bytes);
+}
+
+const PAYLOADS: [&str; 3] = [
+    "payload-delegation",
+    "payload-credential",
+    "payload-ticket-keys",
+];
+
 #[test]
 fn every_golden_file_is_in_a_table_above() {
     let used: BTreeSet<&str> = requests_both_ways()
@@ -300,6 +352,7 @@ fn every_golden_file_is_in_a_table_above() {
         .chain(refusals().into_iter().map(|(name, ..)| name))
         .chain(replies_both_ways().into_iter().map(|(name, _)| name))
         .chain(["reply-c-server", "reply-unknown-error"])
+        .chain(PAYLOADS)
         .collect();
     let found: BTreeSet<String> = fs::read_dir(directory())
         .unwrap()
