@@ -15,6 +15,7 @@ pub(crate) fn server_info(
     client: Option<ClientId>,
 ) -> Option<Vec<u8>> {
     let limits = snapshot.config.limits;
+    let has_tickets = snapshot.tickets.is_some();
     let draining = state.health.is_draining();
     ServerInfo {
         server: "keyserver".to_owned(),
@@ -22,6 +23,7 @@ pub(crate) fn server_info(
         protocol: "1.0".to_owned(),
         capabilities: [
             "deadline",
+            "delegated-credentials",
             "extended-replies",
             "decrypt-once",
             "retry-after",
@@ -32,7 +34,7 @@ pub(crate) fn server_info(
         ]
         .map(str::to_owned)
         .to_vec(),
-        opcodes: served().map(Opcode::as_byte).collect(),
+        opcodes: served(has_tickets).map(Opcode::as_byte).collect(),
         limits: InfoLimits {
             in_flight_per_connection: u32::try_from(limits.in_flight_per_connection)
                 .unwrap_or(u32::MAX),
@@ -53,9 +55,12 @@ pub(crate) fn server_info(
 }
 
 /// The opcodes that are answered with something else than "bad opcode".
-fn served() -> impl Iterator<Item = Opcode> {
-    Opcode::ALL.into_iter().filter(|opcode| {
-        matches!(opcode, Opcode::Ping | Opcode::ServerInfo | Opcode::KeyList)
-            || Right::required_by(*opcode).is_some_and(Right::is_served)
+fn served(has_tickets: bool) -> impl Iterator<Item = Opcode> {
+    Opcode::ALL.into_iter().filter(move |opcode| match opcode {
+        Opcode::Seal | Opcode::Unseal | Opcode::TicketKeys => has_tickets,
+        _ => {
+            matches!(opcode, Opcode::Ping | Opcode::ServerInfo | Opcode::KeyList)
+                || Right::required_by(*opcode).is_some_and(Right::is_served)
+        }
     })
 }

@@ -15,6 +15,7 @@ pub mod admin;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod delegation;
 pub mod dispatch;
 pub mod handshake;
 pub mod limits;
@@ -25,6 +26,7 @@ pub mod policy;
 pub mod snapshot;
 pub mod state;
 pub mod stops;
+pub mod tickets;
 pub mod tls;
 pub mod tokens;
 

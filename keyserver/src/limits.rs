@@ -182,6 +182,10 @@ pub const ALARM_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a delegated credential may be good for, where a grant says nothing else.
 pub const CREDENTIAL_LIFETIME: Duration = Duration::from_hours(1);
 
+/// Live credentials of one client for one key: two for each of 32 edges that share a certificate, since each asks for the
+/// next before the last one ends.
+pub const LIVE_CREDENTIALS: usize = 64;
+
 /// How long one may be good for at most (RFC 9345, section 4.1.3).
 pub const CREDENTIAL_LIFETIME_MAX: Duration = Duration::from_hours(7 * 24);
 

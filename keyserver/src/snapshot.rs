@@ -11,8 +11,10 @@ use accel::{EngineError, Key, KeyFileError, KeyIndex, KeyTable, LoadRules, Loade
 
 use crate::clock;
 use crate::config::{Config, ConfigError, KeyLocation, KeySource};
-use crate::policy::{KeyName, KeyUse, Policy};
+use crate::delegation::Certificates;
+use crate::policy::{KeyName, KeyUse, Policy, Right};
 use crate::stops::StateError;
+use crate::tickets;
 use crate::tls::ServerConfig;
 use crate::tls::certs::{self, CertificateError};
 #[cfg(feature = "pkcs11")]
@@ -36,6 +38,10 @@ pub struct Snapshot {
     /// The keys in tokens, each with its entry in the configuration.
     #[cfg(feature = "pkcs11")]
     pub(crate) in_tokens: Vec<(KeySource, Arc<Key>)>,
+    /// The certificates of the keys, where they are known.
+    pub certificates: Certificates,
+    /// What the keys of session tickets come from.
+    pub tickets: Option<tickets::Master>,
     /// Who may use them.
     pub policy: Policy,
     /// The server's certificate and TLS rules, for new connections.
@@ -54,6 +60,8 @@ pub enum LoadError {
     Key(KeyFileError),
     /// The server's certificate, its key, or the client CA cannot be used.
     Certificate(CertificateError),
+    /// The master of the session tickets cannot be used.
+    Tickets(tickets::MasterError),
     /// The stops of the state directory cannot be read.
     State(StateError),
     /// Grants ask of keys what they are not for. Each with its place and the way out.
@@ -102,6 +110,11 @@ impl Snapshot {
         if !policy.conflicts().is_empty() {
             return Err(LoadError::Purpose(policy.conflicts().to_vec()));
         }
+        let certificates =
+            Certificates::find(&config.keys, &keys).map_err(LoadError::Certificate)?;
+        let tickets = (config.tickets.as_deref().map(tickets::Master::load))
+            .transpose()
+            .map_err(LoadError::Tickets)?;
         Ok(Self {
             generation,
             config: Arc::new(config),
@@ -109,6 +122,8 @@ impl Snapshot {
             absent: loaded.absent,
             #[cfg(feature = "pkcs11")]
             in_tokens: loaded.in_tokens,
+            certificates,
+            tickets,
             policy,
             tls: server.config,
             certificate_expiry: server.not_after,
@@ -149,7 +164,21 @@ impl Snapshot {
             ));
         }
         warnings.extend(self.policy.warnings().iter().cloned());
+        warnings.extend(self.without_delegation());
         warnings
+    }
+
+    /// Keys that somebody may have delegated, and whose certificates do not let that happen.
+    fn without_delegation(&self) -> impl Iterator<Item = String> {
+        self.keys.iter().filter_map(|(index, entry)| {
+            let why = self.certificates.of(&entry.key.ski()).err()?;
+            (self.policy).is_granted(Right::Delegate, index.0).then(|| {
+                let label = &entry.label;
+                format!(
+                    "key \"{label}\": delegate is granted, but no credential can be issued: {why}"
+                )
+            })
+        })
     }
 
     /// How many keys cannot be served now, because every slot that holds them is down.
@@ -296,6 +325,7 @@ impl fmt::Display for LoadError {
             Self::Certificate(error) => error.fmt(f),
             Self::Purpose(conflicts) => f.write_str(&conflicts.join("\n")),
             Self::Engine(error) => error.fmt(f),
+            Self::Tickets(error) => error.fmt(f),
             #[cfg(feature = "pkcs11")]
             Self::Token { label, error } => write!(f, "key \"{label}\": {error}"),
             #[cfg(feature = "pkcs11")]

@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::metrics::Metrics;
 use crate::config::{Config, Pkcs11};
+use crate::delegation::Outstanding;
 use crate::meters::Meters;
 use crate::selftest::Prover;
 use crate::snapshot::{LoadError, Snapshot};
 use crate::stops::Switchboard;
+use crate::tickets::TicketEnds;
 use crate::tokens::Tokens;
 use crate::{clock, limits};
 
@@ -36,6 +38,10 @@ pub struct ServerState {
     pub stops: Switchboard,
     /// How much of the limits of grants is used.
     pub meters: Meters,
+    /// The delegated credentials that are about.
+    pub credentials: Arc<Outstanding>,
+    /// Until when the ticket keys are of use that edges have.
+    pub ticket_ends: TicketEnds,
     engine: Arc<Engine>,
     prover: Prover,
     started: SystemTime,
@@ -75,7 +81,12 @@ impl ServerState {
         let mut snapshot = Snapshot::load(config, &tokens, None)?;
         prover.prove(&snapshot, None)?;
         (meters.attach(&mut snapshot.policy)).map_err(LoadError::State)?;
-        let metrics = Metrics::new(Arc::clone(&engine), tokens.clone());
+        let credentials = Arc::default();
+        let metrics = Metrics::new(
+            Arc::clone(&engine),
+            tokens.clone(),
+            Arc::clone(&credentials),
+        );
         metrics.reload(true);
         metrics.set_keys(snapshot.keys.len());
         metrics.set_certificate_expiry(snapshot.certificate_expiry);
@@ -86,6 +97,8 @@ impl ServerState {
             tokens,
             stops,
             meters,
+            credentials,
+            ticket_ends: TicketEnds::default(),
             engine,
             prover,
             started: clock::wall(),

@@ -144,10 +144,10 @@ fn a_request_is_admitted_with_its_key_or_refused_in_one_way() {
         assert_eq!((refusal.code, refusal.reason), (ErrorCode::Denied, reason));
     }
     for opcode in [
-        Opcode::Seal,
         Opcode::Rpc,
         Opcode::Custom,
-        Opcode::TicketKeys,
+        Opcode::Tls12MasterProof,
+        Opcode::ServerRandoms,
     ] {
         let refusal = ask(granted, Some(ski), opcode).unwrap_err();
         assert_eq!(refusal.code, ErrorCode::BadOpcode, "{opcode:?}");

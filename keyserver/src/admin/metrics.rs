@@ -14,7 +14,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::process::ProcessCollector;
@@ -23,6 +23,7 @@ pub use super::shards::Stage;
 use super::shards::{Shards, ShardsCollector, encode_one};
 use super::slots::SlotsCollector;
 use crate::clock;
+use crate::delegation::Outstanding;
 use crate::dispatch::Dispatcher;
 use crate::tokens::Tokens;
 
@@ -69,9 +70,9 @@ struct Ledger {
 }
 
 impl Metrics {
-    /// All figures at zero; those of `engine` and `tokens` as they keep them.
+    /// All figures at zero; those of `engine`, `tokens` and `credentials` as they keep them.
     #[must_use]
-    pub fn new(engine: Arc<Engine>, tokens: Tokens) -> Self {
+    pub fn new(engine: Arc<Engine>, tokens: Tokens, credentials: Arc<Outstanding>) -> Self {
         let shards = Arc::new(Shards::new());
         let queues = Arc::new(Queues::default());
         let control = Control::new();
@@ -81,6 +82,7 @@ impl Metrics {
         registry.register_collector(Box::new(QueuesCollector(Arc::clone(&queues))));
         registry.register_collector(Box::new(EngineCollector(engine)));
         registry.register_collector(Box::new(SlotsCollector(tokens)));
+        registry.register_collector(Box::new(CredentialsCollector(credentials)));
         registry.register_collector(Box::new(ProcessCollector));
         Self {
             registry,
@@ -392,6 +394,23 @@ impl Collector for EngineCollector {
             ConstCounter::new(count).encode(family.encode_family(&[("path", path)])?)?;
         }
         Ok(())
+    }
+}
+
+/// The delegated credentials that are about.
+#[derive(Debug)]
+struct CredentialsCollector(Arc<Outstanding>);
+
+impl Collector for CredentialsCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let count = i64::try_from(self.0.count(now.as_secs())).unwrap_or(i64::MAX);
+        encode_one(
+            &mut encoder,
+            "keyserver_delegated_credentials",
+            "Delegated credentials that were issued and have not ended.",
+            &ConstGauge::new(count),
+        )
     }
 }
 

@@ -11,6 +11,7 @@ use crate::state::ServerState;
 
 mod accept;
 pub mod acl;
+pub mod horizon;
 pub mod http;
 pub mod metrics;
 mod process;

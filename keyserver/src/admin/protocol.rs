@@ -7,6 +7,8 @@
 //! <- {"v":1,"reload":{"generation":2,"keys":7,"added":1, ...}}
 //! -> {"v":1,"command":{"stop":{"target":{"key":"shop"},"stop":true,"reason":"..."}}}
 //! <- {"v":1,"stopped":{"changed":true}}
+//! -> {"v":1,"command":{"revoke-tickets":{"target":{"key":"shop"},"least":0,"reason":"..."}}}
+//! <- {"v":1,"revoked":{"generation":1}}
 //! <- {"v":1,"error":{"message":"..."}}
 //! ```
 //!
@@ -17,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::acl::{Explanation, Question};
 use super::status::Status;
-use super::stopping::StopRequest;
+use super::stopping::{RevokeRequest, StopRequest};
 use crate::state::ReloadReport;
 
 /// The version of this protocol.
@@ -47,6 +49,8 @@ pub enum Command {
     Stop(StopRequest),
     /// Say whether a client may do something, and which line of the configuration decides.
     Explain(Question),
+    /// Make new ticket keys for a key, or for all. The answer comes when it is on disk.
+    RevokeTickets(RevokeRequest),
 }
 
 /// What is answered: exactly one of the optional members is there.
@@ -66,6 +70,9 @@ pub struct ControlReply {
     /// Answer to [`Command::Explain`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explained: Option<Explanation>,
+    /// Answer to [`Command::RevokeTickets`] that took effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<RevokeReport>,
     /// The command was not carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ControlError>,
@@ -76,6 +83,13 @@ pub struct ControlReply {
 pub struct StopReport {
     /// False: it was so already.
     pub changed: bool,
+}
+
+/// What a [`Command::RevokeTickets`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeReport {
+    /// The generation that counts now.
+    pub generation: u32,
 }
 
 /// Why a command was not carried out.
@@ -103,6 +117,7 @@ impl ControlReply {
         reload: None,
         stopped: None,
         explained: None,
+        revoked: None,
         error: None,
     };
 
@@ -138,6 +153,15 @@ impl ControlReply {
     pub fn explained(explanation: Explanation) -> Self {
         Self {
             explained: Some(explanation),
+            ..Self::EMPTY
+        }
+    }
+
+    /// A revocation of ticket keys that is on disk.
+    #[must_use]
+    pub fn revoked(generation: u32) -> Self {
+        Self {
+            revoked: Some(RevokeReport { generation }),
             ..Self::EMPTY
         }
     }

@@ -196,6 +196,7 @@ fn execute(command: &Command, peer: &UnixCredentials, state: &ServerState) -> Co
                 .map_or_else(ControlReply::error, ControlReply::explained)
         }
         Command::Stop(request) => stopping::execute(request, peer, state),
+        Command::RevokeTickets(request) => stopping::revoke(request, peer, state),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::horizon::{self, Horizon};
 use super::process;
 use super::stopping::{self, StopEntry};
 use crate::clock;
@@ -68,6 +69,9 @@ pub struct Status {
     /// What an operator has stopped.
     #[serde(default)]
     pub stops: Vec<StopEntry>,
+    /// How long what was given away goes on after a stop, by key; only keys of which anything is about.
+    #[serde(default)]
+    pub horizons: Vec<Horizon>,
     /// What the operator should know about the configuration in force.
     pub warnings: Vec<String>,
 }
@@ -119,6 +123,7 @@ impl Status {
             open_fds: process::open_descriptors(),
             stuck: server.health.stuck(),
             stops: stopping::entries(&server.stops.current(), &snapshot),
+            horizons: horizon::of(server),
             warnings: [server.meters.exhausted(), snapshot.warnings()].concat(),
         }
     }
@@ -201,6 +206,9 @@ impl fmt::Display for Status {
         self.stops
             .iter()
             .try_for_each(|entry| show_stop(f, entry))?;
+        self.horizons
+            .iter()
+            .try_for_each(|horizon| writeln!(f, "horizon      {horizon}"))?;
         self.warnings
             .iter()
             .try_for_each(|warning| writeln!(f, "warning      {warning}"))
@@ -237,7 +245,7 @@ fn absolute(path: &Path) -> String {
 }
 
 /// `3d 4h`, `4h 5min`, `5min 6s`, `6s`.
-fn period(seconds: u64) -> String {
+pub(super) fn period(seconds: u64) -> String {
     let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
     let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
     match (days, hours, minutes) {

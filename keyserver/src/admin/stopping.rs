@@ -6,6 +6,7 @@ use nix::sys::socket::UnixCredentials;
 use serde::{Deserialize, Serialize};
 
 use super::protocol::ControlReply;
+use crate::policy::Right;
 use crate::snapshot::Snapshot;
 use crate::state::ServerState;
 use crate::stops::{Stop, Stops, Subject};
@@ -20,6 +21,19 @@ pub struct StopRequest {
     pub target: Target,
     /// True: stop it; false: let it go on.
     pub stop: bool,
+    /// Why, for the record.
+    pub reason: String,
+}
+
+/// A revocation of ticket keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeRequest {
+    /// A key, or all.
+    pub target: Target,
+    /// The generation that shall be reached at least, so that servers with one master can be made to agree; 0: the
+    /// next one.
+    #[serde(default)]
+    pub least: u32,
     /// Why, for the record.
     pub reason: String,
 }
@@ -135,12 +149,7 @@ pub(super) fn execute(
 
 fn change(request: &StopRequest, uid: u32, state: &ServerState) -> Result<bool, String> {
     let reason = request.reason.trim();
-    let length = reason.chars().count();
-    if !(1..=REASON_CHARS_MAX).contains(&length) || reason.chars().any(char::is_control) {
-        return Err(format!(
-            "a reason is one line of 1 to {REASON_CHARS_MAX} characters; it goes into the log"
-        ));
-    }
+    checked(reason)?;
     let stops = state.stops.current();
     let subject = subject(
         &request.target,
@@ -150,11 +159,77 @@ fn change(request: &StopRequest, uid: u32, state: &ServerState) -> Result<bool, 
     )?;
     drop(stops);
     let done = if request.stop {
-        state.stops.stop(subject, uid, reason.to_owned())
+        let tickets = tickets_of(&subject, &state.snapshot.load());
+        (state.stops).stop(subject, uid, reason.to_owned(), &tickets)
     } else {
         state.stops.resume(&subject)
     };
     done.map_err(|error| error.to_string())
+}
+
+/// Whose ticket keys are revoked when something is stopped: everything that it could have handed on.
+fn tickets_of(subject: &Subject, snapshot: &Snapshot) -> Vec<Subject> {
+    match subject {
+        Subject::Key(_) | Subject::All => vec![subject.clone()],
+        Subject::Client(name) => {
+            let policy = &snapshot.policy;
+            let held = |index: u32| policy.is_granted_to(name, Right::Tickets, index);
+            (snapshot.keys.iter())
+                .filter(|(index, _)| held(index.0))
+                .map(|(_, entry)| Subject::Key(entry.key.ski()))
+                .collect()
+        }
+    }
+}
+
+/// Revokes ticket keys for a peer, and records it.
+pub(super) fn revoke(
+    request: &RevokeRequest,
+    peer: &UnixCredentials,
+    state: &ServerState,
+) -> ControlReply {
+    let reason = request.reason.trim();
+    let done = checked(reason).and_then(|()| {
+        let snapshot = state.snapshot.load();
+        let stops = state.stops.current();
+        let subject = match subject(&request.target, true, &snapshot, &stops)? {
+            Subject::Client(_) => return Err("name a key, or all: tickets are of keys".to_owned()),
+            subject => subject,
+        };
+        drop(stops);
+        let revoked = state.stops.revoke_tickets(&subject, request.least);
+        revoked.map_err(|error| error.to_string())
+    });
+    let (uid, pid) = (peer.uid(), peer.pid());
+    match done {
+        Ok(generation) => {
+            tracing::warn!(
+                target: "keyserver::audit",
+                uid, pid, request = ?request.target, generation, reason,
+                "ticket keys revoked by command"
+            );
+            ControlReply::revoked(generation)
+        }
+        Err(message) => {
+            tracing::warn!(
+                target: "keyserver::audit",
+                uid, pid, request = ?request.target, reason = %reason.escape_debug(),
+                "ticket keys not revoked: {}", message.escape_debug()
+            );
+            ControlReply::error(message)
+        }
+    }
+}
+
+/// A reason that can stand in a log.
+fn checked(reason: &str) -> Result<(), String> {
+    let length = reason.chars().count();
+    if !(1..=REASON_CHARS_MAX).contains(&length) || reason.chars().any(char::is_control) {
+        return Err(format!(
+            "a reason is one line of 1 to {REASON_CHARS_MAX} characters; it goes into the log"
+        ));
+    }
+    Ok(())
 }
 
 /// What a command means. A key that is not loaded can be stopped by its SKI: it may come back.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand};
 use keyserver::admin::protocol::{Command as Ask, ControlReply, ControlRequest};
 use keyserver::admin::status::Status;
-use keyserver::admin::stopping::{StopRequest, Target};
+use keyserver::admin::stopping::{RevokeRequest, StopRequest, Target};
 use keyserver::commands::acl::ExplainArguments;
 use keyserver::commands::{docs, output};
 use keyserver::state::ReloadReport;
@@ -60,6 +60,9 @@ enum Command {
     /// Ask the server what its configuration allows
     #[command(subcommand)]
     Acl(AclCommand),
+    /// Make what edges can resume sessions with worth nothing
+    #[command(subcommand)]
+    Tickets(TicketsCommand),
     /// Stop every use of every key
     Seal {
         #[command(flatten)]
@@ -125,6 +128,24 @@ enum ClientsCommand {
     Unblock {
         /// Its name in the configuration
         client: String,
+        #[command(flatten)]
+        why: Why,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum TicketsCommand {
+    /// Derive new ticket keys from now on: edges that ask again resume no older session
+    RevokeEpoch {
+        /// Label or SKI of the key whose certificate is meant
+        #[arg(required_unless_present = "all")]
+        key: Option<String>,
+        /// Those of all keys
+        #[arg(long, conflicts_with = "key")]
+        all: bool,
+        /// Reach this generation at least, to make servers with one master agree
+        #[arg(long, value_name = "GENERATION", default_value_t = 0)]
+        to: u32,
         #[command(flatten)]
         why: Why,
     },
@@ -241,6 +262,7 @@ fn execute(cli: &Cli) -> Result<(), Failure> {
         Command::Acl(AclCommand::Explain { arguments, json }) => {
             explain(&cli.socket, arguments, *json)
         }
+        Command::Tickets(command) => revoke(&cli.socket, command),
         Command::Seal { why } => change(&cli.socket, Target::All, true, why),
         Command::Unseal { why } => change(&cli.socket, Target::All, false, why),
         Command::Completions { shell } => {
@@ -286,6 +308,24 @@ fn change(socket: &Path, target: Target, stop: bool, why: &Why) -> Result<(), Fa
         (false, true) => "it goes on",
         (false, false) => "it was not stopped",
     });
+    Ok(())
+}
+
+/// Revokes ticket keys; done is done when it is on the server's disk.
+fn revoke(socket: &Path, command: &TicketsCommand) -> Result<(), Failure> {
+    let TicketsCommand::RevokeEpoch { key, to, why, .. } = command;
+    let request = RevokeRequest {
+        target: key.clone().map_or(Target::All, Target::Key),
+        least: *to,
+        reason: why.reason.clone(),
+    };
+    let report = ask(socket, Ask::RevokeTickets(request))?
+        .revoked
+        .ok_or_else(|| Failure::refused("the server gave no report"))?;
+    output::line(&format!(
+        "revoked; generation {} counts now: servers with the same master need the same",
+        report.generation
+    ));
     Ok(())
 }
 

@@ -26,6 +26,7 @@ mod notify;
 pub mod output;
 mod run;
 mod speed;
+mod tickets;
 #[cfg(feature = "trial")]
 mod trial;
 
@@ -80,6 +81,9 @@ enum Command {
     /// Attack a running server with the rights of one client, and say what held
     #[cfg(feature = "trial")]
     Selftest(attack::Arguments),
+    /// Make what the session tickets of all edges come from
+    #[command(subcommand)]
+    Tickets(tickets::Command),
     /// Measure what one core of this machine does, by class and batch fill
     Speed(speed::Arguments),
     /// Print shell completions
@@ -226,6 +230,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         #[cfg(feature = "trial")]
         Command::Selftest(arguments) => attack::run(&arguments),
         Command::Speed(arguments) => speed::run(&arguments),
+        Command::Tickets(command) => tickets::run(&command),
         Command::Completions { shell } => {
             output::print(&docs::completions(shell, &mut Cli::command()));
             Ok(())

@@ -148,6 +148,7 @@ fn document(root: &Section<'_>, path: &Path, paths: &Paths) -> Option<Config> {
     let clients = clients::read(&root.list("clients"));
     let ledger = ledger(&root.section("ledger"), paths, &clients);
     needs_state(root, &admin, &clients);
+    let tickets = tickets(&root.section("tickets"), paths, &clients);
     root.finish();
     Some(Config {
         path: path.to_owned(),
@@ -156,6 +157,7 @@ fn document(root: &Section<'_>, path: &Path, paths: &Paths) -> Option<Config> {
         admin,
         metrics,
         ledger,
+        tickets,
         io,
         accel,
         limits,
@@ -261,6 +263,23 @@ fn ledger(section: &Section<'_>, paths: &Paths, clients: &[Client]) -> Option<Pa
     directory
 }
 
+/// The master of the session tickets. Whoever may have their keys, or have them sealed, needs one.
+fn tickets(section: &Section<'_>, paths: &Paths, clients: &[Client]) -> Option<PathBuf> {
+    let needed = (clients.iter().flat_map(|client| &client.grants)).any(|grant| {
+        [Right::Tickets, Right::Seal]
+            .iter()
+            .any(|right| grant.allow.contains(*right))
+    });
+    let master = if needed {
+        section.required("master", "\"tickets.master\"")
+    } else {
+        section.optional("master")
+    };
+    let master = master.and_then(|value| paths.read(&value, Kind::File));
+    section.finish();
+    master
+}
+
 fn metrics(section: &Section<'_>) -> Metrics {
     let metrics = Metrics {
         address: section
@@ -340,6 +359,7 @@ fn limits(section: &Section<'_>) -> Limits {
             .unwrap_or(defaults.handshake_deadline),
         job_deadline: period(section, "job_deadline", 60).unwrap_or(defaults.job_deadline),
         queue_time: period(section, "queue_time", 60).unwrap_or(defaults.queue_time),
+        live_credentials: bound("live_credentials", defaults.live_credentials),
     };
     section.finish();
     read

@@ -38,6 +38,9 @@ pub struct Config {
     /// `[ledger] directory`: where the answered ciphertexts are remembered. Always there when a grant
     /// lets somebody open one.
     pub ledger: Option<PathBuf>,
+    /// `[tickets] master`: what the keys of session tickets come from. Always there when a grant lets somebody
+    /// have them, or have tickets sealed.
+    pub tickets: Option<PathBuf>,
     /// `[io]`
     pub io: Io,
     /// `[accel]`
@@ -173,6 +176,8 @@ pub struct Limits {
     pub job_deadline: Duration,
     /// Work that may wait in a class, in time that the crypto threads need for it.
     pub queue_time: Duration,
+    /// Delegated credentials of one client for one key that may be live at one time.
+    pub live_credentials: usize,
 }
 
 /// How the server goes away.
@@ -349,6 +354,7 @@ impl Default for Limits {
             handshake_deadline: limits::HANDSHAKE_DEADLINE,
             job_deadline: limits::JOB_DEADLINE,
             queue_time: limits::QUEUE_TIME,
+            live_credentials: limits::LIVE_CREDENTIALS,
         }
     }
 }

@@ -6,6 +6,7 @@ use accel::{Class, JobError, KeyExchange, Operation};
 use zeroize::Zeroize;
 
 use super::scheduler::{Client, Overload};
+use crate::delegation::Reservation;
 use crate::limits;
 use crate::policy::Admitted;
 use crate::shard::ConnectionId;
@@ -33,6 +34,15 @@ pub(crate) enum Outcome {
     Stopped(Stopped),
 }
 
+/// The delegated credential that a job signs.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    /// The credential up to its signature: what the answer begins with.
+    pub(crate) head: Vec<u8>,
+    /// Its place among those that are about.
+    pub(crate) reservation: Reservation,
+}
+
 /// A job: who asked, what for, and room for the answer. Buffers keep their capacity from use to
 /// use; their content is wiped.
 #[derive(Debug)]
@@ -51,6 +61,8 @@ pub(crate) struct Job {
     pub(crate) operation: Operation,
     /// What becomes of an opened ciphertext.
     pub(crate) exchange: Option<KeyExchange>,
+    /// The delegated credential that its result completes.
+    pub(crate) credential: Option<Box<Pending>>,
     /// The queue it waits in.
     pub(crate) class: Class,
     /// On whose account.
@@ -88,6 +100,7 @@ impl Job {
             admitted: None,
             operation: Operation::Ed25519Sign,
             exchange: None,
+            credential: None,
             class: Class::Ed25519,
             client: Client {
                 number: 0,
@@ -106,6 +119,7 @@ impl Job {
     /// wiped when it was last used.
     fn wipe(&mut self) {
         self.admitted = None;
+        self.credential = None;
         self.input.as_mut_slice().zeroize();
         self.input.clear();
         self.output.as_mut_slice().zeroize();

@@ -23,8 +23,8 @@ mod worker;
 
 pub(crate) use completion::CompletionRing;
 pub(crate) use dispatcher::Dispatcher;
-pub(crate) use job::{Job, JobPool, Outcome, client_of};
+pub(crate) use job::{Job, JobPool, Outcome, Pending, client_of};
 #[cfg(feature = "pkcs11")]
 pub(crate) use token::submit as submit_to_slot;
-pub(crate) use translate::translate;
+pub(crate) use translate::{Task, signing_of, translate};
 pub(crate) use worker::{WorkerContext, spawn_workers};

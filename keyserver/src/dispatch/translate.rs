@@ -95,6 +95,20 @@ fn signing(signs: Signs, payload: &[u8]) -> Option<Task<'_>> {
     })
 }
 
+/// How to sign a string that was made here. `None` for a scheme that is not served.
+pub(crate) fn signing_of(scheme: SignatureScheme, message: &[u8]) -> Option<Task<'_>> {
+    let operation = operation_of(scheme)?;
+    let input = match hash(operation) {
+        Some(hash) => Input::Digest(hash.digest(message)?),
+        None => Input::Payload(message),
+    };
+    Some(Task {
+        operation,
+        exchange: None,
+        input,
+    })
+}
+
 /// How to open a key exchange under a right.
 fn opening(right: Right, payload: &[u8]) -> Option<Task<'_>> {
     let (exchange, ciphertext) = match right {

@@ -117,6 +117,8 @@ pub enum RefusalReason {
     NoRight(Right, Unmet),
     /// What is to be signed is not what a TLS server signs, or not with this key.
     NotTls(Fault),
+    /// A delegated credential that may not be issued.
+    Credential(Fault),
     /// An operator has stopped it.
     Stopped(Stopped),
 }
@@ -135,6 +137,7 @@ impl RefusalReason {
             Self::NoRight(_, Unmet::Purpose) => "purpose",
             Self::NoRight(..) => "acl",
             Self::NotTls(_) => "not-tls",
+            Self::Credential(_) => "credential",
             Self::Stopped(_) => "stopped",
         }
     }
@@ -158,7 +161,8 @@ impl RefusalReason {
             | Self::NoKeyNamed
             | Self::UnknownKey
             | Self::NoRight(..)
-            | Self::NotTls(_) => ErrorCode::Denied,
+            | Self::NotTls(_)
+            | Self::Credential(_) => ErrorCode::Denied,
             Self::Stopped(stopped) => stopped.code(),
         };
         Refusal { code, reason: self }
@@ -179,7 +183,7 @@ impl fmt::Display for RefusalReason {
                 let setting = unmet.setting();
                 write!(f, "no grant of {right} covers it: `{setting}`: {unmet}")
             }
-            Self::NotTls(fault) => fault.fmt(f),
+            Self::NotTls(fault) | Self::Credential(fault) => fault.fmt(f),
             Self::Stopped(stopped) => stopped.fmt(f),
         }
     }

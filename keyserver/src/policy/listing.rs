@@ -47,7 +47,7 @@ pub fn key_list(snapshot: &Snapshot, client: Option<ClientId>, first: u32, room:
         let Some((key, label)) = snapshot.key_at(position) else {
             break;
         };
-        let operations = usable(snapshot.policy.rights(client, position), key);
+        let operations = usable(snapshot, snapshot.policy.rights(client, position), key);
         if operations.is_empty() {
             continue;
         }
@@ -71,10 +71,15 @@ pub fn key_list(snapshot: &Snapshot, client: Option<ClientId>, first: u32, room:
 }
 
 /// What of `rights` an operation of this version can use with `key`.
-fn usable(rights: Rights, key: &Key) -> Rights {
+fn usable(snapshot: &Snapshot, rights: Rights, key: &Key) -> Rights {
+    let is_ready = |right: &Right| match right {
+        Right::Delegate => snapshot.certificates.of(&key.ski()).is_ok(),
+        Right::Tickets | Right::Seal => snapshot.tickets.is_some(),
+        _ => true,
+    };
     rights
         .iter()
-        .filter(|right| right.is_served() && right.fits(key.key_type()))
+        .filter(|right| right.is_served() && right.fits(key.key_type()) && is_ready(right))
         .collect()
 }
 

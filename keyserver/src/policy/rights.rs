@@ -85,6 +85,9 @@ impl Right {
             Self::Tls13Sign
                 | Self::Tls12Sign
                 | Self::Tls12Master
+                | Self::Delegate
+                | Self::Tickets
+                | Self::Seal
                 | Self::SignDigest
                 | Self::DecryptPremaster
                 | Self::DecryptCompatible
@@ -96,7 +99,7 @@ impl Right {
     #[must_use]
     pub const fn fits(self, key: KeyType) -> bool {
         match self {
-            Self::Tls13Sign => Version::Tls13.has_a_scheme_for(key),
+            Self::Tls13Sign | Self::Delegate => Version::Tls13.has_a_scheme_for(key),
             Self::Tls12Sign => Version::Tls12.has_a_scheme_for(key),
             // ML-DSA signs messages, not digests.
             Self::SignDigest => {
@@ -106,7 +109,8 @@ impl Right {
             | Self::DecryptPremaster
             | Self::DecryptCompatible
             | Self::DecryptRaw => matches!(key, KeyType::Rsa { .. }),
-            _ => false,
+            Self::Tickets | Self::Seal => true,
+            Self::Tls12MasterProof => false,
         }
     }
 
@@ -165,6 +169,9 @@ impl Right {
             Opcode::RsaDecryptRaw => Some(Self::DecryptRaw),
             Opcode::SignTls13 => Some(Self::Tls13Sign),
             Opcode::SignTls12 => Some(Self::Tls12Sign),
+            Opcode::DelegateCredential => Some(Self::Delegate),
+            Opcode::TicketKeys => Some(Self::Tickets),
+            Opcode::Seal | Opcode::Unseal => Some(Self::Seal),
             _ => None,
         }
     }
@@ -250,6 +257,9 @@ mod tests {
                 0x02..=0x07 | 0x12..=0x18 | 0x35..=0x37 => Some(Right::SignDigest),
                 0x40 => Some(Right::Tls13Sign),
                 0x41 => Some(Right::Tls12Sign),
+                0x44 => Some(Right::Delegate),
+                0x46 => Some(Right::Tickets),
+                0x21 | 0x22 => Some(Right::Seal),
                 _ => None,
             };
             assert_eq!(Right::required_by(opcode), expected, "{opcode:?}");

@@ -307,6 +307,20 @@ impl Policy {
         })
     }
 
+    /// Whether any client holds `right` on the key at `key` today.
+    #[must_use]
+    pub fn is_granted(&self, right: Right, key: u32) -> bool {
+        let mut clients = (0u32..).zip(&self.clients);
+        clients.any(|(index, _)| self.rights(self.id(index), key).contains(right))
+    }
+
+    /// Whether the client of this name in the configuration holds `right` on the key at `key` today.
+    #[must_use]
+    pub fn is_granted_to(&self, name: &str, right: Right, key: u32) -> bool {
+        let client = self.client_named(name);
+        client.is_some_and(|client| self.rights(client, key).contains(right))
+    }
+
     /// What an operator should know about these grants: rights without use, keys that do not
     /// exist, raw decryption, keys of two purposes, dates that have passed.
     #[must_use]

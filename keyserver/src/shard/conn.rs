@@ -22,6 +22,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::pin::pin;
 use std::time::Instant;
 
+use keyless_protocol::delegation::EXPORTER_LEN;
 use keyless_protocol::{ErrorCode, Reply};
 use zeroize::Zeroize;
 
@@ -392,6 +393,11 @@ impl<S: Stream> Connection<S> {
     /// Counts a request that was refused because there is too much work.
     pub(crate) fn refused(&self) {
         self.refused.set(self.refused.get().saturating_add(1));
+    }
+
+    /// What ties a proof to this connection, where its TLS version has such a thing.
+    pub(crate) fn exporter(&self) -> Option<[u8; EXPORTER_LEN]> {
+        self.tls.borrow().exporter()
     }
 
     /// Says that the reply in the outbox is a secret: the outbox is wiped once it is sealed.

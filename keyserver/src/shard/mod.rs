@@ -7,6 +7,7 @@
 
 mod buffers;
 mod conn;
+mod credentials;
 mod epoll;
 mod handshakes;
 mod pace;
@@ -16,6 +17,7 @@ mod signal;
 mod stream;
 mod table;
 mod thread;
+mod tickets;
 #[cfg(feature = "uring")]
 mod uring;
 

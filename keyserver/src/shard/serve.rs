@@ -15,9 +15,9 @@ use crate::clock;
 use crate::dispatch::scheduler::Overload;
 #[cfg(feature = "pkcs11")]
 use crate::dispatch::submit_to_slot;
-use crate::dispatch::{Job, Outcome, client_of, translate};
+use crate::dispatch::{Job, Outcome, Pending, Task, client_of, translate};
 use crate::info;
-use crate::policy::{self, Admitted, Peer, Refusal, RefusalReason};
+use crate::policy::{self, Admitted, Peer, Refusal, RefusalReason, Right};
 use crate::snapshot::Snapshot;
 use crate::tokens::Tokens;
 
@@ -64,6 +64,9 @@ impl<S: Stream> Shard<S> {
                     });
                 self.answer(connection, &request, document.as_deref());
             }
+            Opcode::Seal | Opcode::Unseal | Opcode::TicketKeys if snapshot.tickets.is_none() => {
+                self.without_tickets(connection, &request);
+            }
             _ => self.use_key(connection, snapshot, &request, now),
         }
     }
@@ -90,7 +93,7 @@ impl<S: Stream> Shard<S> {
         };
         match policy::admit(snapshot, &peer, request, now) {
             Ok(admitted) => match self.context.state.stops.current().forbid(&admitted) {
-                None => self.gather(connection, request, admitted, now),
+                None => self.use_admitted(connection, request, admitted, now),
                 Some(stopped) => {
                     let refusal = RefusalReason::Stopped(stopped).refusal();
                     self.refuse(connection, snapshot, request, refusal, now);
@@ -100,7 +103,38 @@ impl<S: Stream> Shard<S> {
         }
     }
 
-    fn refuse(
+    /// Carries out what may be: what needs no private key at once, all else as a job.
+    fn use_admitted(
+        &self,
+        connection: &Connection<S>,
+        request: &Request<'_>,
+        admitted: Admitted,
+        now: Instant,
+    ) {
+        match admitted.right() {
+            Right::Tickets | Right::Seal => self.serve_tickets(connection, request, &admitted),
+            Right::Delegate => self.delegate(connection, request, admitted, now),
+            _ => match translate(&admitted, request.payload) {
+                Ok(task) => self.gather(connection, request, admitted, &task, None, now),
+                Err(code) => self.untranslatable(connection, request, &admitted, code),
+            },
+        }
+    }
+
+    /// Answers what does not fit its key.
+    pub(super) fn untranslatable(
+        &self,
+        connection: &Connection<S>,
+        request: &Request<'_>,
+        admitted: &Admitted,
+        code: ErrorCode,
+    ) {
+        let class = Some(admitted.key().class());
+        (self.metrics()).request(request.opcode, class, "crypto-failure");
+        self.fail(connection, request, code);
+    }
+
+    pub(super) fn refuse(
         &self,
         connection: &Connection<S>,
         snapshot: &Snapshot,
@@ -133,25 +167,15 @@ impl<S: Stream> Shard<S> {
 
     /// Makes a job of an admitted request; [`Self::submit_gathered`] queues it with the others of
     /// its turn.
-    fn gather(
+    pub(super) fn gather(
         &self,
         connection: &Connection<S>,
         request: &Request<'_>,
         admitted: Admitted,
+        task: &Task<'_>,
+        credential: Option<Box<Pending>>,
         now: Instant,
     ) {
-        let task = match translate(&admitted, request.payload) {
-            Ok(task) => task,
-            Err(code) => {
-                self.metrics().request(
-                    request.opcode,
-                    Some(admitted.key().class()),
-                    "crypto-failure",
-                );
-                self.fail(connection, request, code);
-                return;
-            }
-        };
         let client = client_of(&admitted);
         let Some(mut job) = self.pool.borrow_mut().take(now, client) else {
             // The class may have room, but the client has its share of the thread's jobs.
@@ -178,6 +202,7 @@ impl<S: Stream> Shard<S> {
         job.class = admitted.key().class();
         job.operation = task.operation;
         job.exchange = task.exchange;
+        job.credential = credential;
         job.input.extend_from_slice(task.input.as_ref());
         job.admitted = Some(admitted);
         job.admitted_at = now;
@@ -186,8 +211,8 @@ impl<S: Stream> Shard<S> {
         self.metrics().inflight(1);
         if job.exchange.is_some() {
             // What opens a ciphertext is recorded first; the ledger sends it on by itself.
-            if let Err(job) = self.context.ledger.submit(job) {
-                self.conclude(&job);
+            if let Err(mut job) = self.context.ledger.submit(job) {
+                self.conclude(&mut job);
                 self.pool.borrow_mut().release(job);
             }
             return;
@@ -207,22 +232,22 @@ impl<S: Stream> Shard<S> {
             return;
         }
         self.context.dispatcher.submit(&mut gathered);
-        for job in gathered.drain(..) {
-            self.conclude(&job);
+        for mut job in gathered.drain(..) {
+            self.conclude(&mut job);
             self.pool.borrow_mut().release(job);
         }
     }
 
     /// Answers a finished job and keeps its box for the next.
-    pub(super) fn deliver(&self, job: Box<Job>) {
-        self.conclude(&job);
+    pub(super) fn deliver(&self, mut job: Box<Job>) {
+        self.conclude(&mut job);
         let total = clock::now().saturating_duration_since(job.admitted_at);
         self.metrics().observe_stage(Stage::Total, total);
         self.pool.borrow_mut().release(job);
     }
 
     /// Answers a job whose outcome is known.
-    fn conclude(&self, job: &Job) {
+    fn conclude(&self, job: &mut Job) {
         let id = job.request_id;
         // The last look before the result leaves: it may have been stopped while it was computed.
         let stopped = match (job.outcome, &job.admitted) {
@@ -230,6 +255,9 @@ impl<S: Stream> Shard<S> {
             _ => None,
         };
         let outcome = stopped.map_or(job.outcome, Outcome::Stopped);
+        if outcome == Outcome::Done {
+            self.complete_credential(job);
+        }
         let (reply, result) = match outcome {
             Outcome::Stopped(stopped) => {
                 self.metrics().rejected("stopped");
@@ -284,7 +312,7 @@ impl<S: Stream> Shard<S> {
         connection.job_ended();
     }
 
-    fn fail(&self, connection: &Connection<S>, request: &Request<'_>, code: ErrorCode) {
+    pub(super) fn fail(&self, connection: &Connection<S>, request: &Request<'_>, code: ErrorCode) {
         connection.reply(&failure(request.id, code, request.extended));
     }
 }

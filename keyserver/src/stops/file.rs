@@ -20,6 +20,9 @@ struct Document {
     sealed: Option<Stop>,
     keys: Vec<(String, Stop)>,
     clients: Vec<(String, Stop)>,
+    /// By SKI; the empty name is that of all keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ticket_generations: Vec<(String, u32)>,
 }
 
 const VERSION: u32 = 1;
@@ -63,6 +66,13 @@ fn stops(document: Document) -> Option<Stops> {
     for (name, stop) in document.clients {
         stops.by_subject.insert(Subject::Client(name), stop);
     }
+    for (name, generation) in document.ticket_generations {
+        let subject = match name.as_str() {
+            "" => Subject::All,
+            ski => Subject::Key(ski_from_hex(ski)?),
+        };
+        stops.generations.insert(subject, generation);
+    }
     Some(stops)
 }
 
@@ -89,6 +99,7 @@ fn document(stops: &Stops) -> Document {
         sealed: None,
         keys: Vec::new(),
         clients: Vec::new(),
+        ticket_generations: Vec::new(),
     };
     for (subject, stop) in stops.iter() {
         match subject {
@@ -96,6 +107,15 @@ fn document(stops: &Stops) -> Document {
             Subject::Key(ski) => document.keys.push((ski_to_hex(ski), stop.clone())),
             Subject::Client(name) => document.clients.push((name.clone(), stop.clone())),
         }
+    }
+    for (subject, generation) in &stops.generations {
+        let name = match subject {
+            Subject::Key(ski) => ski_to_hex(ski),
+            Subject::All => String::new(),
+            // Clients have no ticket keys of their own.
+            Subject::Client(_) => continue,
+        };
+        document.ticket_generations.push((name, *generation));
     }
     document
 }
@@ -121,6 +141,8 @@ mod tests {
         stops
             .by_subject
             .insert(Subject::Client("edge".to_owned()), stop);
+        stops.generations.insert(Subject::Key([7; 20]), 3);
+        stops.generations.insert(Subject::All, 1);
         write(Some(&path), &stops).unwrap();
         assert_eq!(read(&path).unwrap(), stops);
         let good = fs::read(&path).unwrap();

@@ -48,6 +48,8 @@ pub enum Subject {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stops {
     pub(super) by_subject: HashMap<Subject, Stop>,
+    /// How often the ticket keys of a key, or of all, were revoked. Never goes down.
+    pub(super) generations: HashMap<Subject, u32>,
 }
 
 /// Why a request is held back.
@@ -109,6 +111,22 @@ impl Stops {
         self.by_subject.contains_key(subject)
     }
 
+    /// How often the ticket keys of this key were revoked: part of what its keys are derived from.
+    #[must_use]
+    pub fn generation(&self, ski: &Ski) -> u32 {
+        if self.generations.is_empty() {
+            return 0;
+        }
+        let of = |subject| self.generations.get(subject).copied().unwrap_or(0);
+        of(&Subject::Key(*ski)).saturating_add(of(&Subject::All))
+    }
+
+    /// Raises the generation of `subject` by one, or to `least` where that is more.
+    fn revoke(&mut self, subject: &Subject, least: u32) {
+        let generation = self.generations.entry(subject.clone()).or_insert(0);
+        *generation = generation.saturating_add(1).max(least);
+    }
+
     /// Everything that is stopped, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&Subject, &Stop)> {
         self.by_subject.iter()
@@ -148,13 +166,19 @@ impl Switchboard {
         self.current.load()
     }
 
-    /// Stops `subject`. It counts at once, before the file is written; `false` if it was stopped
-    /// already, by somebody whose name and reason are kept.
+    /// Stops `subject` and revokes the ticket keys of what is in `tickets`, with it. It counts at once, before the file
+    /// is written; `false` if it was stopped already, by somebody whose name and reason are kept.
     ///
     /// # Errors
     ///
     /// [`StateError`] when it is not on disk. It is stopped all the same, until the server ends.
-    pub fn stop(&self, subject: Subject, uid: u32, reason: String) -> Result<bool, StateError> {
+    pub fn stop(
+        &self,
+        subject: Subject,
+        uid: u32,
+        reason: String,
+        tickets: &[Subject],
+    ) -> Result<bool, StateError> {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let mut stops = Stops::clone(&self.current());
         let is_new = !stops.stops(&subject);
@@ -162,11 +186,31 @@ impl Switchboard {
         let since = since.unwrap_or_default().as_secs();
         let stop = Stop { since, uid, reason };
         stops.by_subject.entry(subject).or_insert(stop);
+        if is_new {
+            (tickets.iter()).for_each(|subject| stops.revoke(subject, 0));
+        }
         let stops = Arc::new(stops);
         self.current.store(Arc::clone(&stops));
         // Also when nothing is new: the last attempt to write may have failed.
         file::write(file.as_deref(), &stops)?;
         Ok(is_new)
+    }
+
+    /// Revokes the ticket keys of `subject`, a key or all: raises its generation by one, or to `least` where that is more.
+    /// It counts at once, before the file is written.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`] when it is not on disk. It counts all the same, until the server ends.
+    pub fn revoke_tickets(&self, subject: &Subject, least: u32) -> Result<u32, StateError> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stops = Stops::clone(&self.current());
+        stops.revoke(subject, least);
+        let generation = stops.generations.get(subject).copied().unwrap_or(0);
+        let stops = Arc::new(stops);
+        self.current.store(Arc::clone(&stops));
+        file::write(file.as_deref(), &stops)?;
+        Ok(generation)
     }
 
     /// Lets `subject` go on; `false` if it was not stopped. It counts when it is on disk.
@@ -206,19 +250,19 @@ mod tests {
     fn stops_outlive_the_process_and_end_when_they_are_taken_back() {
         let directory = tempfile::tempdir().unwrap();
         let board = Switchboard::open(Some(directory.path())).unwrap();
-        assert!(board.stop(KEY, 7, "stolen".to_owned()).unwrap());
-        assert!(board.stop(Subject::All, 0, "all".to_owned()).unwrap());
+        assert!(board.stop(KEY, 7, "stolen".to_owned(), &[]).unwrap());
+        assert!(board.stop(Subject::All, 0, "all".to_owned(), &[]).unwrap());
         let edge = Subject::Client("edge-1 \"x\"\n".to_owned());
         assert!(
             board
-                .stop(edge.clone(), 1, "odd \u{1F511}".to_owned())
+                .stop(edge.clone(), 1, "odd \u{1F511}".to_owned(), &[])
                 .unwrap()
         );
         let again = Switchboard::open(Some(directory.path())).unwrap();
         assert_eq!(**again.current(), **board.current());
         assert_eq!(subjects(&again).len(), 3);
         // The first one who stopped it is remembered.
-        assert!(!again.stop(KEY, 9, "late".to_owned()).unwrap());
+        assert!(!again.stop(KEY, 9, "late".to_owned(), &[]).unwrap());
         assert_eq!(again.current().by_subject[&KEY].reason, "stolen");
 
         assert!(again.resume(&KEY).unwrap() && !again.resume(&KEY).unwrap());
@@ -230,7 +274,7 @@ mod tests {
     #[test]
     fn without_a_directory_a_stop_counts_and_is_an_error() {
         let board = Switchboard::open(None).unwrap();
-        board.stop(KEY, 0, "now".to_owned()).unwrap_err();
+        board.stop(KEY, 0, "now".to_owned(), &[]).unwrap_err();
         assert!(board.current().stops(&KEY));
         assert!(board.resume(&KEY).unwrap());
         assert!(!board.current().stops(&KEY));
@@ -241,7 +285,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let gone = directory.path().join("gone");
         let board = Switchboard::open(Some(&gone)).unwrap();
-        board.stop(KEY, 0, "now".to_owned()).unwrap_err();
+        board.stop(KEY, 0, "now".to_owned(), &[]).unwrap_err();
         assert!(board.current().stops(&KEY));
         board.resume(&KEY).unwrap_err();
         assert!(board.current().stops(&KEY));

@@ -175,6 +175,16 @@ pub fn check_belongs(
     Err(error("keys.certificate", certificate, what, fix))
 }
 
+/// The first certificate in `certificate`, DER.
+///
+/// # Errors
+///
+/// The file cannot be read, or holds no certificate.
+pub fn read_leaf(certificate: &Path) -> Result<Vec<u8>, CertificateError> {
+    let chain = read_certificates("keys.certificate", certificate)?;
+    Ok(chain.first().map(|leaf| leaf.to_vec()).unwrap_or_default())
+}
+
 /// The public key (DER `SubjectPublicKeyInfo`) in the first certificate of `certificate`.
 ///
 /// # Errors

@@ -8,7 +8,8 @@
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 
-use rustls::{CommonState, ServerConfig, ServerConnection};
+use keyless_protocol::delegation::{EXPORTER_LABEL, EXPORTER_LEN};
+use rustls::{CommonState, ProtocolVersion, ServerConfig, ServerConnection};
 use rustls_pki_types::CertificateDer;
 
 /// The server's side of one TLS connection.
@@ -119,6 +120,19 @@ impl TlsSession {
     /// Whether the finished handshake resumed an earlier session.
     pub(crate) fn resumed(&self) -> bool {
         self.tls.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    }
+
+    /// What ties a proof to this connection: both sides can compute it, and nobody between them. Only with TLS 1.3: in
+    /// TLS 1.2 two connections can be made to share it (RFC 7627, section 1).
+    pub(crate) fn exporter(&self) -> Option<[u8; EXPORTER_LEN]> {
+        if self.tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            return None;
+        }
+        let output = [0; EXPORTER_LEN];
+        (self
+            .tls
+            .export_keying_material(output, EXPORTER_LABEL, None))
+        .ok()
     }
 
     /// The leaf certificate that the peer proved to own, once the handshake is complete.

@@ -54,7 +54,7 @@ fn check_reports_what_is_right_and_warns_without_failing() {
     let site = Site::new();
     site.add_key("shop");
     let grants = MINIMAL
-        .replace("\"sign-digest\"]", "\"seal\"]\n")
+        .replace("\"sign-digest\"]", "\"tls13-sign\"]\n")
         .replace("\"keys\"\n", "\"keys\"\ndual_use_until = 2099-12-31\n")
         + "[[clients.grants]]\nkeys = [\"shop\"]\nallow = [\"decrypt-raw\"]\nexpires = 2099-06-30\n";
     site.configure(&grants);

@@ -401,7 +401,7 @@ fn the_longest_life_of_a_credential_is_that_of_the_grants_on_the_key() {
 fn warnings_name_the_place_and_the_client() {
     let grants = vec![
         grant(vec![label("gone")], Right::SignDigest),
-        grant(vec![label("shop")], Right::Delegate),
+        grant(vec![label("shop")], Right::Tls12MasterProof),
         Grant {
             expires: Date::new(9999, 1, 1),
             ..grant(vec![label("shop")], Right::DecryptRaw)
@@ -421,7 +421,7 @@ fn warnings_name_the_place_and_the_client() {
         "{gone}"
     );
     assert!(
-        idle.contains("no operation of this version uses delegate"),
+        idle.contains("no operation of this version uses tls12-master-proof"),
         "{idle}"
     );
     assert!(
