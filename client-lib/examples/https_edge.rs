@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run -p keyserver-client --example https_edge -- \
-//!     LISTEN CHAIN.pem KEY-SERVER SERVER-NAME CA.pem EDGE.pem EDGE-KEY.pem
+//!     LISTEN CHAIN.pem KEY-SERVER SERVER-NAME CA.pem EDGE.pem EDGE-KEY.pem [shared|sealed]
 //! cargo run -p keyserver-client --example https_edge -- \
 //!     127.0.0.1:8443 shop.pem keys.internal:2407 keys.internal ca.pem edge-1.pem edge-1-key.pem
 //! ```
@@ -10,6 +10,10 @@
 //! The edge holds the site's certificate chain, and credentials of its own for the key server:
 //! everything but the site's key. `KEY-SERVER` may be several addresses with commas between them.
 //! It needs the rights `tls13-sign` and `tls12-sign` for the key, and no other.
+//!
+//! The last argument is about resumption. Without it, sessions are resumed at the edge where they began only. With `shared`, every
+//! edge with the same key server resumes them, under keys it gets from there (right `tickets`). With `sealed`, the key server seals
+//! and opens the tickets itself (right `seal`).
 //!
 //! The signer waits for the key server, so every connection has a thread here. An async server runs
 //! its handshakes inside `tokio::task::block_in_place`, or on a pool of threads.
@@ -26,13 +30,29 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use keyserver_client::{RemoteKey, TlsIdentity, blocking::Client};
+use keyserver_client::{
+    KeyId, RemoteKey, SealedTickets, SharedTickets, TlsIdentity, blocking::Client,
+};
+use rustls::server::ProducesTickets;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+/// How often the edge asks whether its ticket keys still count: how long a revocation takes.
+const REFRESH: Duration = Duration::from_secs(5);
+
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [listen, chain, servers, server_name, ca, edge, edge_key] = arguments.as_slice() else {
+    let [
+        listen,
+        chain,
+        servers,
+        server_name,
+        ca,
+        edge,
+        edge_key,
+        resumption @ ..,
+    ] = arguments.as_slice()
+    else {
         return Err("seven arguments, please; the source's first lines name them".into());
     };
     let identity = TlsIdentity::from_files(ca, edge, edge_key)?;
@@ -43,13 +63,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build()?;
 
     // The one line that differs from a server with its key in a file.
-    let certified = RemoteKey::certified(client, &std::fs::read(chain)?)?;
+    let chain = std::fs::read(chain)?;
+    let certified = RemoteKey::certified(client.clone(), &chain)?;
 
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    if let Some(tickets) = tickets(resumption, client, KeyId::from_certificate(&chain)?)? {
+        config.ticketer = tickets;
+    }
     let config = Arc::new(config);
 
     let listener = TcpListener::bind(listen)?;
@@ -63,6 +87,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         });
     }
     Ok(())
+}
+
+/// What sessions are resumed with, if anything was said about it.
+fn tickets(
+    resumption: &[String],
+    client: Client,
+    key: KeyId,
+) -> Result<Option<Arc<dyn ProducesTickets>>, Box<dyn Error>> {
+    Ok(match resumption {
+        [] => None,
+        [how] if how == "shared" => Some(SharedTickets::start(client, key, REFRESH)?),
+        [how] if how == "sealed" => Some(SealedTickets::new(client, key)),
+        _ => return Err("the eighth argument is `shared` or `sealed`".into()),
+    })
 }
 
 /// Answers one request and closes.

@@ -93,7 +93,7 @@ impl std::fmt::Debug for Slot {
 }
 
 /// Gives the request to make of a server that can do this much.
-pub(crate) type Ask<'a, 'r> = &'a (dyn Fn(&Capabilities) -> Request<'r> + Sync);
+pub(crate) type Ask<'a, 'r> = &'a (dyn Fn(&Capabilities) -> Result<Request<'r>, Error> + Sync);
 
 /// What a call does while there is no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +195,7 @@ impl Calls {
             Link::Down { .. } => return Ok(None),
             Link::Closed => return Err(Error::Closed),
         };
-        let mut request = ask(capabilities);
+        let mut request = ask(capabilities)?;
         capabilities.check(request.opcode)?;
         if state.frames.len() > FRAMES_MAX {
             return Err(Error::Overloaded);

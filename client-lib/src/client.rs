@@ -11,10 +11,11 @@ use tokio::time::Instant;
 
 use crate::algorithm::SignatureAlgorithm;
 use crate::builder::ClientBuilder;
-use crate::calls::{Calls, Link, Patience};
+use crate::calls::{Ask, Calls, Link, Patience};
 use crate::capabilities::Capabilities;
 use crate::error::Error;
 use crate::key::KeyId;
+use crate::operation::Operation;
 use crate::tls::TlsIdentity;
 
 /// A client of one key server.
@@ -338,6 +339,17 @@ impl Client {
         self.once(request, Instant::now() + self.deadline).await
     }
 
+    /// Does an operation: again if that is harmless and may help.
+    pub(crate) async fn perform(&self, operation: &Operation) -> Result<Vec<u8>, Error> {
+        let deadline = Instant::now() + self.deadline;
+        let ask = |capabilities: &Capabilities| operation.request(capabilities);
+        if operation.is_repeatable() {
+            self.with_second_try(&ask, deadline).await
+        } else {
+            self.put(&ask, deadline).await
+        }
+    }
+
     /// Calls that are on their way now.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -351,9 +363,13 @@ impl Client {
     }
 
     async fn once(&self, request: Request<'_>, deadline: Instant) -> Result<Vec<u8>, Error> {
+        let ask = |_: &Capabilities| Ok(request);
+        self.put(&ask, deadline).await
+    }
+
+    async fn put(&self, ask: Ask<'_, '_>, deadline: Instant) -> Result<Vec<u8>, Error> {
         let calls = &self.handle.calls;
-        let ask = |_: &Capabilities| request;
-        match tokio::time::timeout_at(deadline, calls.call(&ask, Patience::Wait, deadline)).await {
+        match tokio::time::timeout_at(deadline, calls.call(ask, Patience::Wait, deadline)).await {
             Ok(result) => result,
             Err(_) => Err(calls.too_late(self.deadline)),
         }
@@ -361,8 +377,13 @@ impl Client {
 
     /// A request that may be made twice, and is when that may help.
     async fn repeatable(&self, request: Request<'_>) -> Result<Vec<u8>, Error> {
+        let ask = |_: &Capabilities| Ok(request);
         let deadline = Instant::now() + self.deadline;
-        let wait = match self.once(request, deadline).await {
+        self.with_second_try(&ask, deadline).await
+    }
+
+    async fn with_second_try(&self, ask: Ask<'_, '_>, deadline: Instant) -> Result<Vec<u8>, Error> {
+        let wait = match self.put(ask, deadline).await {
             Err(Error::Network(_)) => Duration::ZERO,
             Err(Error::Busy {
                 retry_after: Some(wait),
@@ -374,7 +395,7 @@ impl Client {
             return self.no_time_left(wait);
         }
         tokio::time::sleep_until(again).await;
-        self.once(request, deadline).await
+        self.put(ask, deadline).await
     }
 
     fn no_time_left(&self, wait: Duration) -> Result<Vec<u8>, Error> {

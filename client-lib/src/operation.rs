@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use keyless_protocol::{Opcode, Request, SignatureScheme, Ski};
+use keyless_protocol::key_exchange::{MasterRequest, PremasterRequest};
+use keyless_protocol::{ErrorCode, Opcode, Request, SignatureScheme, Ski};
 use zeroize::Zeroizing;
 
 use crate::algorithm::SignatureAlgorithm;
@@ -38,6 +39,8 @@ struct Form {
     opcode: Opcode,
     payload: Zeroizing<Vec<u8>>,
     scheme: Option<u16>,
+    /// Means something else to a stock server: never sent to one.
+    ours: bool,
 }
 
 impl Form {
@@ -47,6 +50,7 @@ impl Form {
             opcode,
             payload,
             scheme: None,
+            ours: false,
         }
     }
 }
@@ -125,6 +129,47 @@ impl Operation {
         Self::new(Some(key), form, false)
     }
 
+    /// Turn an encrypted premaster secret into the master secret of one handshake (opcode 0x42). Never repeated, never hedged.
+    #[must_use]
+    pub fn tls12_master(key: &KeyId, request: &MasterRequest<'_>) -> Self {
+        let mut payload = Zeroizing::new(Vec::new());
+        request.encode(&mut payload);
+        Self::new(Some(key), Form::new(Opcode::Tls12Master, &payload), false)
+    }
+
+    /// Turn an encrypted premaster secret into the premaster secret (opcode 0x01 in our form). Never repeated, never hedged, and
+    /// never asked of a stock server.
+    #[must_use]
+    pub fn decrypt_premaster(key: &KeyId, client_version: [u8; 2], ciphertext: &[u8]) -> Self {
+        let mut payload = Zeroizing::new(Vec::new());
+        PremasterRequest {
+            client_version,
+            ciphertext,
+        }
+        .encode(&mut payload);
+        let mut form = Form::new(Opcode::RsaDecrypt, &payload);
+        form.ours = true;
+        Self::new(Some(key), form, false)
+    }
+
+    /// The keys of session tickets that edges share (opcode 0x46).
+    #[must_use]
+    pub fn ticket_keys(key: &KeyId) -> Self {
+        Self::new(Some(key), Form::new(Opcode::TicketKeys, &[]), true)
+    }
+
+    /// Seal a session on the server (opcode 0x21): 1 to 16,384 bytes.
+    #[must_use]
+    pub fn seal(key: &KeyId, session: &[u8]) -> Self {
+        Self::new(Some(key), Form::new(Opcode::Seal, session), true)
+    }
+
+    /// Open what [`Operation::seal`] made (opcode 0x22).
+    #[must_use]
+    pub fn unseal(key: &KeyId, sealed: &[u8]) -> Self {
+        Self::new(Some(key), Form::new(Opcode::Unseal, sealed), true)
+    }
+
     /// Send bytes and get them back.
     #[must_use]
     pub fn ping(payload: &[u8]) -> Self {
@@ -151,17 +196,24 @@ impl Operation {
     }
 
     /// The request to send to a server that can do this much.
-    pub(crate) fn request(&self, capabilities: &Capabilities) -> Request<'_> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] for a stock server that would take it for something else: it is answered as if it had been asked.
+    pub(crate) fn request(&self, capabilities: &Capabilities) -> Result<Request<'_>, Error> {
         let form = match &self.fallback {
             Some(fallback) if !capabilities.offers(self.preferred.opcode) => fallback,
             _ => &self.preferred,
         };
-        Request {
+        if form.ours && !capabilities.extended {
+            return Err(Error::Refused(ErrorCode::BadOpcode));
+        }
+        Ok(Request {
             ski: self.ski,
             payload: &form.payload,
             signature_scheme: form.scheme,
             ..Request::new(0, form.opcode)
-        }
+        })
     }
 }
 
@@ -176,16 +228,32 @@ mod tests {
         let key = KeyId::from_ski([7; 20]);
         let scheme = SignatureScheme::from_u16(0x0403).unwrap();
         let operation = Operation::sign_tls13(&key, scheme, b"tbs");
-        let stock = operation.request(&Capabilities::stock());
+        let stock = operation.request(&Capabilities::stock()).unwrap();
         assert_eq!(stock.opcode, Opcode::EcdsaSignSha256);
         assert_eq!(stock.payload, digest(&SHA256, b"tbs").as_ref());
         assert_eq!(stock.signature_scheme, None);
-        let ours = operation.request(&Capabilities::offering(&[Opcode::SignTls13]));
+        let ours = operation
+            .request(&Capabilities::offering(&[Opcode::SignTls13]))
+            .unwrap();
         assert_eq!(ours.opcode, Opcode::SignTls13);
         assert_eq!(
             (ours.payload, ours.signature_scheme),
             (&b"tbs"[..], Some(0x0403))
         );
+    }
+
+    #[test]
+    fn a_stock_server_is_not_asked_for_what_it_takes_for_something_else() {
+        let key = KeyId::from_ski([7; 20]);
+        let operation = Operation::decrypt_premaster(&key, [3, 3], &[9; 256]);
+        let refusal = operation.request(&Capabilities::stock()).unwrap_err();
+        assert!(
+            matches!(refusal, Error::Refused(ErrorCode::BadOpcode)),
+            "{refusal}"
+        );
+        let ours = operation.request(&Capabilities::offering(&[])).unwrap();
+        assert_eq!((ours.opcode, ours.payload.len()), (Opcode::RsaDecrypt, 258));
+        assert!(!operation.is_repeatable());
     }
 
     #[test]

@@ -239,7 +239,7 @@ impl Watch {
 
 /// Asks a server how it is, for as long as it belongs to the pool.
 async fn question(shared: Arc<Shared>, id: ServerId, calls: Arc<Calls>) {
-    let ask = |capabilities: &Capabilities| Request::new(0, capabilities.question());
+    let ask = |capabilities: &Capabilities| Ok(Request::new(0, capabilities.question()));
     loop {
         tokio::select! {
             () = tokio::time::sleep(QUESTION_EVERY) => {}

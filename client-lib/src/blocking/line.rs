@@ -264,10 +264,14 @@ impl Line {
         let Phase::Up(capabilities) = &open.phase else {
             return None;
         };
-        let mut request = operation.request(capabilities);
-        if let Err(refusal) = capabilities.check(request.opcode) {
-            return Some(Err(refusal));
-        }
+        let asked = operation.request(capabilities).and_then(|request| {
+            capabilities.check(request.opcode)?;
+            Ok(request)
+        });
+        let mut request = match asked {
+            Ok(request) => request,
+            Err(refusal) => return Some(Err(refusal)),
+        };
         self.next_request = self.next_request.wrapping_add(1) % OWN_ID;
         request.id = self.next_request;
         if capabilities.extended {

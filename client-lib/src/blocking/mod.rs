@@ -206,6 +206,11 @@ impl Client {
         self.deadline
     }
 
+    /// What the client was built with, for what needs a connection of its own.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.handle.builder.settings
+    }
+
     /// Makes a call and waits for its outcome, at most until the deadline. Without any server to
     /// connect to it fails as soon as all have been tried.
     ///

@@ -144,3 +144,41 @@ async fn a_wrong_hash_is_the_callers_fault_and_never_sent() {
     );
     assert_eq!(server.frames().len(), 1);
 }
+
+/// A stock server would take our form of a key exchange for a ciphertext that is too long, and knows none of the other operations:
+/// it is asked for none of them.
+#[tokio::test]
+async fn a_key_exchange_of_ours_is_not_sent() {
+    use keyserver_client::{MasterRequest, MasterSeed, PrfHash};
+
+    let server = Server::stock().await;
+    let client = server.client().await;
+    let key = KeyId::from_ski(KEY);
+    let asked = server.frames().len();
+    let request = MasterRequest {
+        client_version: [3, 3],
+        prf: PrfHash::Sha256,
+        seed: MasterSeed::Randoms(&[7; 64]),
+        ciphertext: &[9; 256],
+    };
+    let refusals = [
+        client.tls12_master(&key, &request).await.map(|_| ()),
+        client
+            .decrypt_premaster(&key, [3, 3], &[9; 256])
+            .await
+            .map(|_| ()),
+        client.ticket_keys(&key).await.map(|_| ()),
+    ];
+    for refusal in refusals {
+        let is_final = matches!(refusal, Err(Error::Refused(ErrorCode::BadOpcode)));
+        assert!(is_final, "{refusal:?}");
+    }
+    assert_eq!(server.frames().len(), asked);
+    // Sealing is an operation of stock servers too, which mostly do not serve it.
+    let refusal = client.seal(&key, b"session").await.unwrap_err();
+    assert!(
+        matches!(refusal, Error::Refused(ErrorCode::Internal)),
+        "{refusal}"
+    );
+    assert_eq!(server.frames().last().unwrap().opcode, 0x21);
+}

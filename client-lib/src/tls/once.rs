@@ -1,0 +1,118 @@
+//! One question over a connection of its own, made and closed for it: for what is bound to the connection.
+//!
+//! The multiplexed connections drive rustls through its unbuffered interface, which gives no exporter; this one does not.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use keyless_protocol::delegation::{EXPORTER_LABEL, EXPORTER_LEN};
+use keyless_protocol::{HEADER_LEN, Header};
+use rustls::{ClientConnection, ProtocolVersion, StreamOwned};
+
+use super::identity::{TlsIdentity, tls_error};
+use crate::error::Error;
+
+/// Makes the frame of a question from the connection's exporter.
+pub(crate) type Ask<'a> = &'a dyn Fn(&[u8; EXPORTER_LEN]) -> Result<Vec<u8>, Error>;
+
+/// Connects to `address`, asks, and gives the first frame that comes back.
+pub(crate) fn once(
+    identity: &TlsIdentity,
+    server_name: &str,
+    address: &str,
+    limit: Duration,
+    ask: Ask<'_>,
+) -> Result<Vec<u8>, Error> {
+    let deadline = Instant::now() + limit;
+    let name = TlsIdentity::server_name(server_name)?;
+    let socket = connect(address, deadline)?;
+    let tls = ClientConnection::new(identity.config(), name).map_err(tls_error)?;
+    let mut stream = StreamOwned::new(tls, socket);
+    while stream.conn.is_handshaking() {
+        patience(&stream.sock, deadline)?;
+        (stream.conn.complete_io(&mut stream.sock))
+            .map_err(|error| failed("shaking hands", error))?;
+    }
+    if stream.conn.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+        return Err(Error::Refused(keyless_protocol::ErrorCode::BadOpcode));
+    }
+    let exporter = (stream.conn)
+        .export_keying_material([0; EXPORTER_LEN], EXPORTER_LABEL, None)
+        .map_err(tls_error)?;
+    let question = ask(&exporter)?;
+    stream
+        .write_all(&question)
+        .map_err(|error| failed("sending requests", error))?;
+    let mut frame = vec![0; HEADER_LEN];
+    read(&mut stream, &mut frame, deadline)?;
+    if let Some(head) = frame.first_chunk() {
+        let length = usize::from(Header::decode(head).body_len);
+        frame.resize(HEADER_LEN + length, 0);
+    }
+    read(
+        &mut stream,
+        frame.get_mut(HEADER_LEN..).unwrap_or_default(),
+        deadline,
+    )?;
+    stream.conn.send_close_notify();
+    // Nobody waits for the outcome: the answer is here.
+    let _: io::Result<_> = stream.conn.complete_io(&mut stream.sock);
+    Ok(frame)
+}
+
+fn connect(address: &str, deadline: Instant) -> Result<TcpStream, Error> {
+    let failed = |error: io::Error| {
+        let text = format!("{address}: {error}");
+        Error::network("connecting", io::Error::new(error.kind(), text))
+    };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for found in address.to_socket_addrs().map_err(failed)? {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match TcpStream::connect_timeout(&found, left.max(Duration::from_millis(1))) {
+            Ok(stream) => {
+                stream.set_nodelay(true).map_err(failed)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(failed(last))
+}
+
+/// What is left of the time, for the next call into the socket.
+fn patience(socket: &TcpStream, deadline: Instant) -> Result<(), Error> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let left = Some(left.max(Duration::from_millis(1)));
+    (socket.set_read_timeout(left))
+        .and_then(|()| socket.set_write_timeout(left))
+        .map_err(|error| Error::network("setting up the socket", error))
+}
+
+fn read(
+    stream: &mut StreamOwned<ClientConnection, TcpStream>,
+    mut into: &mut [u8],
+    deadline: Instant,
+) -> Result<(), Error> {
+    let during = "waiting for answers";
+    while !into.is_empty() {
+        patience(&stream.sock, deadline)?;
+        match stream.read(into) {
+            Ok(0) => return Err(Error::lost(during, "the server closed the connection")),
+            Ok(count) => into = into.get_mut(count..).unwrap_or_default(),
+            Err(error) => return Err(failed(during, error)),
+        }
+    }
+    Ok(())
+}
+
+/// An error of the stream: of TLS where that is inside.
+fn failed(during: &'static str, error: io::Error) -> Error {
+    let of_tls = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match of_tls {
+        Some(tls) => tls_error(tls.clone()),
+        None => Error::network(during, error),
+    }
+}
