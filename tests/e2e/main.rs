@@ -5,6 +5,7 @@
 //! | [`operations`] | every kind of operation, mixed and at once, is answered and verifies |
 //! | [`rights`] | every condition, limit and purpose of a grant lets through and refuses, in one way |
 //! | [`reload`] | SIGHUP under load fails nothing; a broken key file leaves the old state in force and is seen |
+//! | [`delegation`] | a delegated credential is what RFC 9345 says, to a verifier that knows nothing else, and is not issued where it should not be |
 //! | [`drain`] | SIGTERM under load delivers every reply in flight |
 //! | [`discovery`] | servers found by name come and go with their records, and no signature fails |
 //! | [`failover`] | with three servers, one killed, one hung and one drained, no signature fails |
@@ -12,9 +13,11 @@
 //! | [`hung_slot`] | a slot that hangs is answered for in time, and touches neither files nor another slot |
 //! | [`churn`] | connections that are aborted, time out or are dropped leave no descriptor and no memory behind |
 //! | [`idle`] | a connection that was busy gives its buffers back when it has nothing to say |
+//! | [`key_exchange`] | every client opens an RSA key exchange, once, to the secrets that the RFCs derive |
 //! | [`strangers`] | connections that never prove anything are bounded and do not keep clients from being served |
 //! | [`ledger`] | a ciphertext that was answered is answered to nobody else, also after SIGKILL; tokens open key exchanges as files do |
 //! | [`loadgen`] | a mixed load of the load generator is answered, and every answer verifies |
+//! | [`resumption`] | edges resume each other's sessions until their epoch is revoked, and through an outage |
 //! | [`stopping`] | a key that was disabled signs no more, under load and after SIGKILL; others lose nothing |
 //! | [`tls_edge`] | `openssl s_client` and curl accept a TLS server whose key is in the key server |
 //! | [`tokens`] | keys in a token are served, reloaded and checked like others, and their PIN is seen nowhere |
@@ -31,17 +34,20 @@ use keyserver_client::{Client, ClientBuilder, TlsIdentity};
 use keyserver_tests::{Fixture, KeyKind, KeyServer, ServerConfig};
 
 mod churn;
+mod delegation;
 mod discovery;
 mod drain;
 mod failover;
 mod https_edge;
 mod hung_slot;
 mod idle;
+mod key_exchange;
 mod ledger;
 mod loadgen;
 mod operations;
 mod proc;
 mod reload;
+mod resumption;
 mod rights;
 mod stopping;
 mod strangers;

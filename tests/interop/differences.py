@@ -10,6 +10,7 @@ from world import (
     NO_GRANT,
     ONE_KEY,
     SIGN_ONLY,
+    TO_SEAL,
     UNKNOWN,
     expect_error,
     expect_output,
@@ -258,10 +259,21 @@ def check_decrypting_needs_its_own_right(world):
 
 
 def check_seal_and_unseal(world):
-    """Not served by this version: error 5, also for a client with every right."""
+    """For whom it is granted, a ticket is sealed and opened; nobody else learns anything."""
+    key = world.ec_keys()[0]
+    with world.connect(TO_SEAL) as connection:
+        ticket = os.urandom(64)
+        sealed = expect_output(connection.ask(0x21, ticket, key.ski))
+        assert ticket not in sealed
+        assert expect_output(connection.ask(0x22, sealed, key.ski)) == ticket
+        old = sealed[:1] + (int.from_bytes(sealed[1:9], "big") - 3).to_bytes(8, "big") + sealed[9:]
+        expect_error(connection.ask(0x22, old, key.ski), keyless.SEALING_KEY_EXPIRED)
+        expect_error(connection.ask(0x22, os.urandom(64), key.ski), keyless.CRYPTO_FAILURE)
+        expect_error(connection.ask(0x21, ticket), keyless.KEY_NOT_FOUND)
     with world.connect() as connection:
         for opcode in (0x21, 0x22):
-            expect_error(connection.ask(opcode, os.urandom(64)), keyless.BAD_OPCODE)
+            for ski in (key.ski, None, os.urandom(20)):
+                expect_error(connection.ask(opcode, os.urandom(64), ski), keyless.KEY_NOT_FOUND)
 
 
 def check_errors_above_11_are_for_extended_clients(world):

@@ -96,11 +96,15 @@ fn fixture(certificate: Certificate, keys: &[KeyKind]) -> Fixture {
         "premaster",
         "compatible",
         "raw",
+        "tickets",
+        "seal",
         "no-grant",
         "unknown",
     ] {
         fixture.write_identity(name, &fixture.pki.client(name));
     }
+    let master = format!("keyserver ticket master 1\n{}\n", "5c".repeat(32));
+    fixture.write("tickets.master", master);
     let any_usage = fixture.pki.client_with("edge-1", Usage::Unrestricted);
     fixture.write_identity("any-usage", &any_usage);
     fixture.write_identity(
@@ -130,10 +134,13 @@ fn config() -> ServerConfig {
         ClientRule::new("premaster", &["decrypt-premaster"]),
         ClientRule::new("compatible", &["decrypt-compatible"]),
         ClientRule::new("raw", &["decrypt-raw"]),
+        ClientRule::new("tickets", &["tickets"]),
+        ClientRule::new("seal", &["seal"]),
         no_grant,
         one_key,
     ]);
-    config.extra = "[ledger]\ndirectory = \"ledger\"\n".into();
+    config.extra =
+        "[ledger]\ndirectory = \"ledger\"\n[tickets]\nmaster = \"tickets.master\"\n".into();
     config
 }
 
@@ -237,6 +244,11 @@ macro_rules! suites {
             #[test]
             fn key_exchange() {
                 run("key_exchange", $variant, Certificate::Ecdsa, &[KeyKind::Rsa2048]);
+            }
+
+            #[test]
+            fn tickets() {
+                run("tickets", $variant, Certificate::Ecdsa, &[KeyKind::Rsa2048, KeyKind::P256]);
             }
 
             #[test]

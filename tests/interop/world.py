@@ -23,6 +23,8 @@ TLS_EDGE = "tls-edge"
 """May have TLS 1.2 and 1.3 handshakes signed, with every key."""
 # Each with one right to open ciphertexts.
 TO_MASTER, TO_PREMASTER, COMPATIBLE, RAW = "master", "premaster", "compatible", "raw"
+# Each with one right to resume sessions with.
+TO_TICKETS, TO_SEAL = "tickets", "seal"
 NO_GRANT = "no-grant"
 UNKNOWN = "unknown"
 """Has a good certificate; the configuration does not name it."""

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256,
-    SanType,
+    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519,
+    PKCS_RSA_SHA256, SanType,
 };
 
 use crate::keys::KeyKind;
@@ -81,6 +81,15 @@ impl Pki {
     pub fn site(&self, private_key: &[u8]) -> String {
         let key = KeyPair::try_from(private_key).expect("a private key");
         self.server_with(key).certificate
+    }
+
+    /// As [`Self::site`], with leave to delegate (RFC 9345, section 4.2).
+    pub fn delegating_site(&self, private_key: &[u8]) -> String {
+        let key = KeyPair::try_from(private_key).expect("a private key");
+        let mut params = named("localhost", Usage::Server);
+        let usage = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 44363, 44], vec![5, 0]);
+        params.custom_extensions = vec![usage];
+        self.sign(&params, &key).certificate
     }
 
     fn server_with(&self, key: KeyPair) -> Identity {
