@@ -251,11 +251,9 @@ async fn a_slower_server_gets_less_until_it_is_as_fast_again() {
     let mut callers = load(&pool, site.key, &stop);
     let share = |of: [u32; 3]| f64::from(of[0]) / f64::from(of.iter().sum::<u32>());
     // A busy machine slows the others too, now and then: there, one of several rounds has to show it.
-    let (rounds, even) = if timing_is_asserted() {
-        (1, 0.3..0.367)
-    } else {
-        (12, 0.25..0.5)
-    };
+    let rounds = if timing_is_asserted() { 1 } else { 12 };
+    // How even it is in the steady state, another test says.
+    let even = 0.25..0.5;
     let (mut while_slow, mut after) = ([0; 3], [0; 3]);
     slowed.run(SECOND).await;
     for _ in 0..rounds {
