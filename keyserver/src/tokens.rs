@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 #[cfg(feature = "pkcs11")]
 use std::path::PathBuf;
-#[cfg(feature = "pkcs11")]
 use std::sync::Arc;
 use std::time::Duration;
 
