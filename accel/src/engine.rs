@@ -11,8 +11,10 @@
 //!                   |                                  |
 //!     RSA: checked by the backend or here;  curves: a sample is verified
 //!                   |
-//!      failed? -> count, alarm, wipe, redo on the reference, verify; failed again? -> CheckFailed
+//!      failed? -> count, alarm, quarantine, wipe, redo on the reference, verify; failed again? -> CheckFailed
 //! ```
+//!
+//! A backend that gave a wrong result is not asked again for that class: [`crate::quarantine`].
 
 use std::fmt;
 use std::slice;
@@ -29,6 +31,8 @@ use crate::error::{EngineError, JobError};
 use crate::job::{Job, Operation};
 use crate::key::Key;
 use crate::key_exchange::challenge;
+use crate::prove::{ProofError, prove};
+use crate::quarantine::{Quarantine, Trust};
 use crate::simd::Lanes;
 use crate::single::Single;
 use crate::verify::{Sampler, VerifyRate, result_is_correct};
@@ -103,6 +107,7 @@ pub struct Engine {
     sampler: Sampler,
     counters: AtomicCounters,
     alarms: AlarmQueue,
+    quarantine: Quarantine,
     precompute: bool,
 }
 
@@ -136,6 +141,20 @@ impl Engine {
         config: EngineConfig,
         lanes: Option<Box<dyn Backend>>,
     ) -> Result<Self, EngineError> {
+        Self::with_backends(config, Box::new(Single), lanes)
+    }
+
+    /// The same over a reference of the caller's too: how a test puts a fault into single operations. Calibration
+    /// measures AWS-LC whatever is given here.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::new`].
+    pub fn with_backends(
+        config: EngineConfig,
+        reference: Box<dyn Backend>,
+        lanes: Option<Box<dyn Backend>>,
+    ) -> Result<Self, EngineError> {
         let lanes = match config.engine {
             EngineChoice::Single => None,
             EngineChoice::Auto => lanes,
@@ -148,13 +167,14 @@ impl Engine {
                 .map_err(EngineError::Calibration)?
         };
         Ok(Self {
-            reference: Box::new(Single),
+            reference,
             lanes,
             choice: config.engine,
             costs,
             sampler: Sampler::new(config.verify_ecdsa),
             counters: AtomicCounters::default(),
             alarms: AlarmQueue::new(),
+            quarantine: Quarantine::default(),
             precompute: false,
         })
     }
@@ -219,6 +239,39 @@ impl Engine {
         self.alarms.take()
     }
 
+    /// How far `class` is believed.
+    #[must_use]
+    pub fn trust(&self, class: Class) -> Trust {
+        self.quarantine.trust(class)
+    }
+
+    /// Ends the quarantine of `class`, if its backends prove themselves: a person has looked at the machine. The proof
+    /// takes [`crate::PROOF_OPERATIONS`] operations with a key of the engine's own, on the reference and in lanes, and
+    /// every result is verified.
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError`]; nothing has changed then.
+    pub fn release(&self, class: Class) -> Result<(), ProofError> {
+        let from = self.trust(class);
+        prove(&*self.reference, class)?;
+        if let Some(lanes) = self.lanes.as_deref() {
+            prove(lanes, class)?;
+        }
+        if from != Trust::Trusted && !self.quarantine.raise(class, from, Trust::Trusted) {
+            return Err(ProofError::FailedMeanwhile);
+        }
+        Ok(())
+    }
+
+    /// Proves single operations of `class` again and, if they are right, lets a class that is refused go on with them.
+    /// `true` if it does.
+    pub fn try_single(&self, class: Class) -> bool {
+        self.trust(class) == Trust::Refused
+            && prove(&*self.reference, class).is_ok()
+            && (self.quarantine).raise(class, Trust::Refused, Trust::Single)
+    }
+
     /// Lets a key in a token answer key exchanges: has it compute once what takes the place of the private
     /// exponent. Nothing to do for other keys. Blocks for one operation of the token.
     ///
@@ -267,7 +320,7 @@ impl Engine {
             if batch {
                 count(&self.counters.batched, now.len());
                 lanes.run_yielding(now, between);
-                self.check(now, lanes);
+                self.check(now, lanes, false);
             } else {
                 self.run_single(now);
             }
@@ -285,12 +338,15 @@ impl Engine {
         };
         let class = first.key.class();
         let width = lanes.lanes(class).min(MAX_FILL);
-        if width < 2 || !takes(first) {
-            let fill = jobs
-                .iter()
-                .take_while(|job| lanes.lanes(job.key.class()) < 2 || !takes(job))
-                .count();
-            return (fill, false);
+        let trusted = self.quarantine.trust(class) == Trust::Trusted;
+        if width < 2 || !trusted || !takes(first) {
+            let alone = |job: &&Job<'_>| {
+                let class = job.key.class();
+                lanes.lanes(class) < 2
+                    || self.quarantine.trust(class) != Trust::Trusted
+                    || !takes(job)
+            };
+            return (jobs.iter().take_while(alone).count(), false);
         }
         let fill = jobs
             .iter()
@@ -304,13 +360,23 @@ impl Engine {
     }
 
     fn run_single(&self, jobs: &mut [Job<'_>]) {
-        count(&self.counters.single, jobs.len());
-        self.reference.run(jobs);
-        self.check(jobs, &*self.reference);
+        for jobs in jobs.chunk_by_mut(|one, next| one.key.class() == next.key.class()) {
+            let class = jobs.first().map(|job| job.key.class());
+            if class.is_some_and(|class| self.quarantine.trust(class) == Trust::Refused)
+                && jobs.iter().all(|job| !job.key.is_in_token())
+            {
+                jobs.iter_mut()
+                    .for_each(|job| job.fail(JobError::Quarantined));
+                continue;
+            }
+            count(&self.counters.single, jobs.len());
+            self.reference.run(jobs);
+            self.check(jobs, &*self.reference, true);
+        }
     }
 
     /// Looks at each result of `backend` before the caller sees it.
-    fn check(&self, jobs: &mut [Job<'_>], backend: &dyn Backend) {
+    fn check(&self, jobs: &mut [Job<'_>], backend: &dyn Backend, is_reference: bool) {
         // What a token returns has been verified, and retried where that helps, before it gets here.
         for job in jobs.iter_mut().filter(|job| !job.key.is_in_token()) {
             let failed = match job.result {
@@ -322,7 +388,7 @@ impl Engine {
                         Operation::EcdsaSign(_) | Operation::Ed25519Sign | Operation::MlDsaSign => {
                             self.sampler.next()
                         }
-                    };
+                    } || self.quarantine.trust(job.key.class()) != Trust::Trusted;
                     if !due || result_is_correct(job) {
                         continue;
                     }
@@ -331,10 +397,16 @@ impl Engine {
                 // A backend that checks by itself says so when a check failed.
                 Err(JobError::CheckFailed) => Some(Check::Backend),
                 Err(JobError::Failed) => None,
-                Err(JobError::Input | JobError::WrongKey) => continue,
+                Err(JobError::Input | JobError::WrongKey | JobError::Quarantined) => continue,
             };
             if failed.is_some() {
                 count(&self.counters.check_failures, 1);
+                let trust = if is_reference {
+                    Trust::Refused
+                } else {
+                    Trust::Single
+                };
+                self.quarantine.lower(job.key.class(), trust);
             }
             self.redo(job);
             if let Some(check) = failed {
@@ -351,6 +423,7 @@ impl Engine {
         self.reference.run(slice::from_mut(job));
         if job.result.is_ok() && !result_is_correct(job) {
             count(&self.counters.check_failures, 1);
+            self.quarantine.lower(job.key.class(), Trust::Refused);
             job.fail(JobError::CheckFailed);
             let name = self.reference.name();
             self.alarms.raise(name, job, Check::Verification, false);
@@ -420,6 +493,7 @@ mod tests {
         assert!(output.is_empty());
         let counters = engine.counters();
         assert_eq!((counters.check_failures, counters.fallbacks), (2, 1));
+        assert_eq!(engine.trust(Class::P256), Trust::Refused);
         // One alarm for each, and none of them says that it came right in the end.
         let alarms = engine.take_alarms();
         assert_eq!((alarms.events.len(), alarms.more), (2, 0));
@@ -428,6 +502,46 @@ mod tests {
             assert_eq!((alarm.check, alarm.ski), (Check::Verification, key.ski()));
         }
         assert_eq!(engine.take_alarms(), Alarms::default());
+    }
+
+    /// What fails for one class is not asked again, and does not stop the others.
+    #[test]
+    fn a_refused_class_computes_nothing_until_it_is_proved() {
+        let config = EngineConfig {
+            engine: EngineChoice::Single,
+            verify_ecdsa: VerifyRate::ALWAYS,
+            calibration: Duration::ZERO,
+        };
+        let mut engine = Engine::with_backends(config, Box::new(Broken), None).unwrap();
+        let keys = [
+            include_bytes!("calibrate/p256.der").as_slice(),
+            include_bytes!("calibrate/ed25519.der"),
+        ];
+        let [p256, ed25519] = keys.map(|der| Key::from_bytes(der).unwrap());
+        let run = |engine: &Engine| {
+            let (mut first, mut second) = (Vec::new(), Vec::new());
+            let operation = Operation::EcdsaSign(Hash::Sha256);
+            let mut jobs = [
+                Job::new(&p256, operation, &[3; 32], &mut first),
+                Job::new(&ed25519, Operation::Ed25519Sign, &[3; 32], &mut second),
+            ];
+            engine.run(&mut jobs);
+            jobs.map(|job| job.result)
+        };
+        assert_eq!(run(&engine), [Err(JobError::CheckFailed); 2]);
+        assert_eq!(run(&engine), [Err(JobError::Quarantined); 2]);
+        assert!(!engine.try_single(Class::P256), "it is still wrong");
+        assert_eq!(engine.release(Class::P256), Err(ProofError::Wrong));
+        // The machine comes to its senses.
+        engine.reference = Box::new(Single);
+        assert_eq!(run(&engine), [Err(JobError::Quarantined); 2]);
+        assert!(engine.try_single(Class::P256));
+        assert!(!engine.try_single(Class::P256), "it goes on already");
+        assert_eq!(engine.trust(Class::P256), Trust::Single);
+        assert_eq!(run(&engine), [Ok(()), Err(JobError::Quarantined)]);
+        engine.release(Class::Ed25519).unwrap();
+        assert_eq!(run(&engine), [Ok(()); 2]);
+        assert_eq!(engine.trust(Class::Ed25519), Trust::Trusted);
     }
 
     #[test]
@@ -440,12 +554,12 @@ mod tests {
         let mut engine = Engine::with_lanes(config, None).unwrap();
         engine.reference = Box::new(Broken);
         let key = Key::from_bytes(include_bytes!("calibrate/p256.der")).unwrap();
-        let mut output = Vec::new();
-        for _ in 0..MAX_ALARMS {
-            let operation = Operation::EcdsaSign(Hash::Sha256);
-            let mut jobs = [Job::new(&key, operation, &[3; 32], &mut output)];
-            engine.run(&mut jobs);
-        }
+        let mut outputs = vec![Vec::new(); MAX_ALARMS];
+        let operation = Operation::EcdsaSign(Hash::Sha256);
+        let mut jobs: Vec<_> = (outputs.iter_mut())
+            .map(|output| Job::new(&key, operation, &[3; 32], output))
+            .collect();
+        engine.run(&mut jobs);
         let alarms = engine.take_alarms();
         assert_eq!(alarms.events.len(), MAX_ALARMS);
         assert_eq!(alarms.more, engine.counters().check_failures - 16);

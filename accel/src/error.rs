@@ -19,6 +19,9 @@ pub enum JobError {
     /// Our fault: the result did not verify with the public key, and neither did a second attempt.
     /// It was not released. Suspect the memory or the processor of this machine.
     CheckFailed,
+    /// Our fault: results of this class failed their check before, and nothing of it is computed until the engine has
+    /// been proved again, see [`crate::Engine::release`].
+    Quarantined,
 }
 
 impl fmt::Display for JobError {
@@ -28,6 +31,7 @@ impl fmt::Display for JobError {
             Self::WrongKey => "the operation does not fit the key",
             Self::Failed => "the operation could not be computed",
             Self::CheckFailed => "the result did not verify and was withheld",
+            Self::Quarantined => "results of this kind did not verify before, so none is computed",
         })
     }
 }

@@ -18,8 +18,10 @@ mod pem;
 #[cfg(feature = "pkcs11")]
 pub mod pkcs11;
 mod point;
+mod prove;
 #[cfg(feature = "pkcs11")]
 mod public;
+mod quarantine;
 mod simd;
 mod single;
 pub mod speed;
@@ -37,6 +39,8 @@ pub use key_exchange::{KeyExchange, Prf, Seed};
 pub use key_table::{KeyIndex, KeyTable};
 pub use keystore::{LoadRules, LoadedKey, load_directory, load_file};
 pub use point::PointCurve;
+pub use prove::{PROOF_OPERATIONS, ProofError};
+pub use quarantine::Trust;
 pub use simd::Lanes;
 pub use single::Single;
 pub use verify::VerifyRate;

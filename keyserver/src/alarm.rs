@@ -4,8 +4,13 @@
 //! keeps word of it until somebody asks. The control thread asks once a second. The engine keeps
 //! sixteen events at most, so a machine that fails all the time writes seventeen lines a second, and
 //! not more. The count goes on in `/metrics` and in `ksctl status`.
+//!
+//! What erred is in quarantine from then on. A class that even single operations failed is refused; once a minute
+//! it is proved again, and goes on with single operations if they are right.
 
-use accel::Engine;
+use std::sync::Arc;
+
+use accel::{Class, Engine, Trust};
 use keyless_protocol::info::ski_to_hex;
 
 use crate::limits;
@@ -34,8 +39,54 @@ pub(crate) fn report(engine: &Engine) {
 pub(crate) async fn watch(state: &ServerState) -> ! {
     let mut turns = tokio::time::interval(limits::ALARM_INTERVAL);
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
+    let mut known = Class::ALL.map(|_| Trust::Trusted);
+    for turn in 1_u32.. {
         turns.tick().await;
         report(state.engine());
+        note_quarantine(state.engine(), &mut known);
+        if turn.is_multiple_of(limits::PROOF_TURNS) && known.contains(&Trust::Refused) {
+            prove_refused(state.engine());
+        }
+    }
+    std::future::pending().await
+}
+
+/// Logs each class that is believed more or less than it was.
+fn note_quarantine(engine: &Engine, known: &mut [Trust; Class::ALL.len()]) {
+    for (class, known) in Class::ALL.into_iter().zip(known) {
+        let trust = engine.trust(class);
+        if trust == *known {
+            continue;
+        }
+        *known = trust;
+        let class = class.name();
+        match trust {
+            Trust::Trusted => tracing::warn!(class, "released: every backend is used again"),
+            Trust::Single => tracing::error!(
+                class,
+                "in quarantine: operations run one by one, and every result is verified, until `ksctl engine \
+                 release`"
+            ),
+            Trust::Refused => tracing::error!(
+                class,
+                "in quarantine: single operations erred, so none is computed; they are proved again once a minute"
+            ),
+        }
+    }
+}
+
+/// Proves the classes that are refused, on a thread of its own: a proof may take a second.
+fn prove_refused(engine: &Arc<Engine>) {
+    let engine = Arc::clone(engine);
+    let proof = move || {
+        for class in Class::ALL {
+            engine.try_single(class);
+        }
+    };
+    let spawned = std::thread::Builder::new()
+        .name("proof".to_owned())
+        .spawn(proof);
+    if let Err(error) = spawned {
+        tracing::error!(%error, "no thread to prove the engine with; again in a minute");
     }
 }

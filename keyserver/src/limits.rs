@@ -189,6 +189,9 @@ pub const LIVE_CREDENTIALS: usize = 64;
 /// How long one may be good for at most (RFC 9345, section 4.1.3).
 pub const CREDENTIAL_LIFETIME_MAX: Duration = Duration::from_hours(7 * 24);
 
+/// A class that is refused because its results were wrong is proved again every so many [`ALARM_INTERVAL`]s: a minute.
+pub const PROOF_TURNS: u32 = 60;
+
 /// With this many crypto threads, one stays free of long turns for brief jobs. With fewer, the
 /// share of the machine that it would cost is too large.
 pub const THREADS_FOR_RESERVE: usize = 3;

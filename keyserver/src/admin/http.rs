@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::accept::AcceptThread;
+use super::engine;
 use super::status::Status;
 use crate::clock;
 use crate::state::ServerState;
@@ -215,8 +216,21 @@ fn readiness(state: &ServerState) -> Answer {
             format!("{} is {}, {stuck} threads stuck\n", slot.name(), slot.state)
         })
         .collect();
+    // Nor is a ledger that cannot be written: signing goes on.
+    let ledger = state.ledger.report().filter(|ledger| !ledger.writable);
+    let ledger = ledger.map_or(
+        "",
+        |_| "the ledger cannot be written: nothing is decrypted\n",
+    );
+    let quarantine: String = (engine::quarantined(state).iter())
+        .map(|entry| format!("{} is in quarantine: {}\n", entry.class, entry.trust))
+        .collect();
+    if engine::refuses_all(state) {
+        let body = format!("no key can be served: results were wrong\n{quarantine}");
+        return Answer::text("503 Service Unavailable", body);
+    }
     if state.snapshot.load().can_serve() {
-        Answer::text("200 OK", format!("ready\n{slots}"))
+        Answer::text("200 OK", format!("ready\n{slots}{ledger}{quarantine}"))
     } else {
         let body = format!("no key can be served: every slot is down\n{slots}");
         Answer::text("503 Service Unavailable", body)

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
 use accel::{Class, Engine};
@@ -17,6 +17,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
+use super::ledger::LedgerCollector;
 use super::process::ProcessCollector;
 use super::queues::{Queues, QueuesCollector};
 pub use super::shards::Stage;
@@ -25,6 +26,7 @@ use super::slots::SlotsCollector;
 use crate::clock;
 use crate::delegation::Outstanding;
 use crate::dispatch::Dispatcher;
+use crate::ledger::LedgerHealth;
 use crate::tokens::Tokens;
 
 /// The reason of those that found no room.
@@ -56,23 +58,17 @@ struct Control {
     keys: Gauge,
     certificate_expiry: Gauge,
     build: Family<Labels, Gauge>,
-    ledger: Ledger,
-}
-
-/// What the ledger of ciphertexts has done.
-#[derive(Debug, Clone, Default)]
-struct Ledger {
-    decided: Counter,
-    writes: Counter,
-    seconds: Counter<f64, AtomicU64>,
-    failures: Counter,
-    replays: Counter,
 }
 
 impl Metrics {
-    /// All figures at zero; those of `engine`, `tokens` and `credentials` as they keep them.
+    /// All figures at zero; those of `engine`, `tokens`, `credentials` and `ledger` as they keep them.
     #[must_use]
-    pub fn new(engine: Arc<Engine>, tokens: Tokens, credentials: Arc<Outstanding>) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        tokens: Tokens,
+        credentials: Arc<Outstanding>,
+        ledger: Arc<LedgerHealth>,
+    ) -> Self {
         let shards = Arc::new(Shards::new());
         let queues = Arc::new(Queues::default());
         let control = Control::new();
@@ -83,6 +79,7 @@ impl Metrics {
         registry.register_collector(Box::new(EngineCollector(engine)));
         registry.register_collector(Box::new(SlotsCollector(tokens)));
         registry.register_collector(Box::new(CredentialsCollector(credentials)));
+        registry.register_collector(Box::new(LedgerCollector(ledger)));
         registry.register_collector(Box::new(ProcessCollector));
         Self {
             registry,
@@ -163,24 +160,6 @@ impl Metrics {
             .handshake_failures
             .get_or_create(&vec![("reason", reason)])
             .inc();
-    }
-
-    /// The ledger made its decisions about `jobs` requests durable, in one write that took `time`.
-    pub fn ledger_write(&self, time: Duration, jobs: usize) {
-        let ledger = &self.control.ledger;
-        ledger.decided.inc_by(u64::try_from(jobs).unwrap_or(0));
-        ledger.writes.inc();
-        ledger.seconds.inc_by(time.as_secs_f64());
-    }
-
-    /// The ledger could not be read or written: a batch of requests was refused.
-    pub fn ledger_failure(&self) {
-        self.control.ledger.failures.inc();
-    }
-
-    /// A ciphertext was sent again that had been answered.
-    pub fn ledger_replay(&self) {
-        self.control.ledger.replays.inc();
     }
 
     /// Reads the figures of the queues from these from now on, once.
@@ -281,7 +260,6 @@ impl Control {
             keys: Gauge::default(),
             certificate_expiry: Gauge::default(),
             build: Family::default(),
-            ledger: Ledger::default(),
         }
     }
 
@@ -331,37 +309,6 @@ impl Control {
             "TLS handshakes that were not completed, by reason",
             self.handshake_failures.clone(),
         );
-        self.ledger.register(registry);
-    }
-}
-
-impl Ledger {
-    fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "keyserver_ledger_decisions",
-            "Requests to open a ciphertext that the ledger decided about",
-            self.decided.clone(),
-        );
-        registry.register(
-            "keyserver_ledger_writes",
-            "Writes of the ledger to its disk; each makes many decisions durable",
-            self.writes.clone(),
-        );
-        registry.register(
-            "keyserver_ledger_write_seconds",
-            "Time spent on them",
-            self.seconds.clone(),
-        );
-        registry.register(
-            "keyserver_ledger_failures",
-            "Batches that were refused because the ledger could not be written",
-            self.failures.clone(),
-        );
-        registry.register(
-            "keyserver_ledger_replays",
-            "Ciphertexts that were sent again: above 0, look who replays recorded handshakes",
-            self.replays.clone(),
-        );
     }
 }
 
@@ -392,6 +339,17 @@ impl Collector for EngineCollector {
         )?;
         for (path, count) in [("batch", counters.batched), ("single", counters.single)] {
             ConstCounter::new(count).encode(family.encode_family(&[("path", path)])?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "keyserver_engine_quarantine",
+            "0: every backend is used. 1: lanes erred, operations run one by one. 2: those erred too, none is computed.",
+            None,
+            MetricType::Gauge,
+        )?;
+        for class in Class::ALL {
+            let labels = [("class", class.name())];
+            let trust = self.0.trust(class) as u64;
+            ConstGauge::new(trust).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }

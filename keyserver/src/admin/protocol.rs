@@ -9,6 +9,10 @@
 //! <- {"v":1,"stopped":{"changed":true}}
 //! -> {"v":1,"command":{"revoke-tickets":{"target":{"key":"shop"},"least":0,"reason":"..."}}}
 //! <- {"v":1,"revoked":{"generation":1}}
+//! -> {"v":1,"command":{"ledger-drop":{"key":"9f86...","reason":"..."}}}
+//! <- {"v":1,"dropped":true}
+//! -> {"v":1,"command":{"release":{"class":"rsa2048","reason":"..."}}}
+//! <- {"v":1,"released":true}
 //! <- {"v":1,"error":{"message":"..."}}
 //! ```
 //!
@@ -18,6 +22,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::acl::{Explanation, Question};
+use super::engine::ReleaseRequest;
+use super::ledger::DropRequest;
 use super::status::Status;
 use super::stopping::{RevokeRequest, StopRequest};
 use crate::state::ReloadReport;
@@ -51,6 +57,10 @@ pub enum Command {
     Explain(Question),
     /// Make new ticket keys for a key, or for all. The answer comes when it is on disk.
     RevokeTickets(RevokeRequest),
+    /// Drop what a key has opened from the ledger. The answer comes when that is on disk.
+    LedgerDrop(DropRequest),
+    /// Prove the engine and use it again for a class in quarantine. The answer comes when it is proved.
+    Release(ReleaseRequest),
 }
 
 /// What is answered: exactly one of the optional members is there.
@@ -73,6 +83,12 @@ pub struct ControlReply {
     /// Answer to [`Command::RevokeTickets`] that took effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<RevokeReport>,
+    /// Answer to [`Command::LedgerDrop`] that took effect.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dropped: bool,
+    /// Answer to [`Command::Release`] that took effect.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub released: bool,
     /// The command was not carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ControlError>,
@@ -118,6 +134,8 @@ impl ControlReply {
         stopped: None,
         explained: None,
         revoked: None,
+        dropped: false,
+        released: false,
         error: None,
     };
 
@@ -162,6 +180,24 @@ impl ControlReply {
     pub fn revoked(generation: u32) -> Self {
         Self {
             revoked: Some(RevokeReport { generation }),
+            ..Self::EMPTY
+        }
+    }
+
+    /// A key was dropped from the ledger.
+    #[must_use]
+    pub const fn dropped() -> Self {
+        Self {
+            dropped: true,
+            ..Self::EMPTY
+        }
+    }
+
+    /// A class is out of quarantine.
+    #[must_use]
+    pub const fn released() -> Self {
+        Self {
+            released: true,
             ..Self::EMPTY
         }
     }

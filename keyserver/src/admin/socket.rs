@@ -17,6 +17,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::accept::AcceptThread;
 use super::acl;
+use super::engine;
+use super::ledger;
 use super::protocol::{Command, ControlReply, ControlRequest, REQUEST_BYTES_MAX, VERSION};
 use super::status::Status;
 use super::stopping;
@@ -197,6 +199,8 @@ fn execute(command: &Command, peer: &UnixCredentials, state: &ServerState) -> Co
         }
         Command::Stop(request) => stopping::execute(request, peer, state),
         Command::RevokeTickets(request) => stopping::revoke(request, peer, state),
+        Command::Release(request) => engine::execute(request, peer, state),
+        Command::LedgerDrop(request) => ledger::execute(request, peer, state),
     }
 }
 

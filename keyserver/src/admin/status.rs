@@ -8,9 +8,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::horizon::{self, Horizon};
+use super::engine::{self, QuarantineEntry};
 use super::process;
 use super::stopping::{self, StopEntry};
 use crate::clock;
+use crate::ledger::LedgerReport;
 use crate::state::ServerState;
 use crate::stops::Subject;
 use crate::tokens::SlotReport;
@@ -58,6 +60,12 @@ pub struct Status {
     /// Results that did not verify and were withheld: above 0, this machine is failing.
     #[serde(default)]
     pub check_failures: u64,
+    /// Classes whose results were wrong, and how they are served now.
+    #[serde(default)]
+    pub quarantine: Vec<QuarantineEntry>,
+    /// The ledger of ciphertexts, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<LedgerReport>,
     /// End of validity of the server's certificate, seconds since 1970.
     pub certificate_expiry: i64,
     /// Memory in RAM, in bytes.
@@ -118,6 +126,8 @@ impl Status {
                 .map(|(result, count)| (result.to_owned(), count))
                 .collect(),
             check_failures: server.engine().counters().check_failures,
+            quarantine: engine::quarantined(server),
+            ledger: server.ledger.report(),
             certificate_expiry: snapshot.certificate_expiry,
             resident_bytes: process::resident_bytes(),
             open_fds: process::open_descriptors(),
@@ -195,11 +205,7 @@ impl fmt::Display for Status {
             requests.join(", ")
         };
         writeln!(f, "requests     {requests}")?;
-        match self.check_failures {
-            0 => {}
-            1 => writeln!(f, "ALARM        1 result {ALARM}")?,
-            many => writeln!(f, "ALARM        {many} results {ALARM}")?,
-        }
+        self.show_alarms(f)?;
         for name in &self.stuck {
             writeln!(f, "STUCK        {name}")?;
         }
@@ -213,6 +219,55 @@ impl fmt::Display for Status {
             .iter()
             .try_for_each(|warning| writeln!(f, "warning      {warning}"))
     }
+}
+
+impl Status {
+    /// The ledger, and whatever computed wrongly.
+    fn show_alarms(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(ledger) = &self.ledger {
+            show_ledger(f, ledger)?;
+        }
+        match self.check_failures {
+            0 => {}
+            1 => writeln!(f, "ALARM        1 result {ALARM}")?,
+            many => writeln!(f, "ALARM        {many} results {ALARM}")?,
+        }
+        for entry in &self.quarantine {
+            let (class, how) = (&entry.class, entry.trust.as_str());
+            let how = match how {
+                "single" => "one by one and all verified",
+                other => other,
+            };
+            writeln!(
+                f,
+                "QUARANTINE   {class}: {how}; then `ksctl engine release --class {class}`"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// What is remembered of ciphertexts, and what is wrong with it.
+fn show_ledger(f: &mut fmt::Formatter<'_>, ledger: &LedgerReport) -> fmt::Result {
+    writeln!(
+        f,
+        "ledger       {} ciphertexts in {} MiB; last write {} us",
+        ledger.entries,
+        ledger.bytes >> 20,
+        ledger.last_write_us
+    )?;
+    if !ledger.writable {
+        let why = ledger.failure.as_deref().unwrap_or("it is closed");
+        writeln!(f, "ALARM        nothing is decrypted: {why}")?;
+    }
+    if ledger.replays > 0 {
+        let replays = ledger.replays;
+        writeln!(
+            f,
+            "ALARM        {replays} ciphertexts were sent again and refused: see the log for who"
+        )?;
+    }
+    Ok(())
 }
 
 /// The line of one thing that is stopped.

@@ -147,9 +147,20 @@ pub(super) fn execute(
     ControlReply::stopped(changed)
 }
 
+/// A reason as it goes into the log.
+pub(super) fn check_reason(reason: &str) -> Result<&str, String> {
+    let reason = reason.trim();
+    let length = reason.chars().count();
+    if !(1..=REASON_CHARS_MAX).contains(&length) || reason.chars().any(char::is_control) {
+        return Err(format!(
+            "a reason is one line of 1 to {REASON_CHARS_MAX} characters; it goes into the log"
+        ));
+    }
+    Ok(reason)
+}
+
 fn change(request: &StopRequest, uid: u32, state: &ServerState) -> Result<bool, String> {
-    let reason = request.reason.trim();
-    checked(reason)?;
+    let reason = check_reason(&request.reason)?;
     let stops = state.stops.current();
     let subject = subject(
         &request.target,

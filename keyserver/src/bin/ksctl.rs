@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use keyserver::admin::engine::ReleaseRequest;
+use keyserver::admin::ledger::DropRequest;
 use keyserver::admin::protocol::{Command as Ask, ControlReply, ControlRequest};
 use keyserver::admin::status::Status;
 use keyserver::admin::stopping::{RevokeRequest, StopRequest, Target};
@@ -73,6 +75,12 @@ enum Command {
         #[command(flatten)]
         why: Why,
     },
+    /// What the server remembers of answered ciphertexts
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+    /// How the engine computes
+    #[command(subcommand)]
+    Engine(EngineCommand),
     /// Print shell completions
     Completions {
         /// The shell they are for
@@ -151,6 +159,31 @@ enum TicketsCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum LedgerCommand {
+    /// Drop what a key has opened, for good: for a key that was destroyed and will never be used again. Should it come
+    /// back all the same, nothing is decrypted with it
+    Drop {
+        /// Its SKI; the key must not be loaded
+        key: String,
+        #[command(flatten)]
+        why: Why,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum EngineCommand {
+    /// Use all of the engine again for a class whose results were wrong: proves it first, and fails if a result of the
+    /// proof is wrong
+    Release {
+        /// As `ksctl status` names it: rsa2048
+        #[arg(long)]
+        class: String,
+        #[command(flatten)]
+        why: Why,
+    },
+}
+
 #[derive(Debug, clap::Args)]
 struct Why {
     /// One line for the server's log
@@ -215,24 +248,7 @@ fn execute(cli: &Cli) -> Result<(), Failure> {
             });
             Ok(())
         }
-        Command::Ready => {
-            let status = status(&cli.socket)?;
-            if status.is_ready() {
-                output::line("ready");
-                return Ok(());
-            }
-            let why = if !status.stuck.is_empty() {
-                ", and I/O loops are stuck"
-            } else if status.state == "serving" {
-                ", but no key can be served: every slot is down"
-            } else {
-                ""
-            };
-            Err(Failure::refused(format!(
-                "the server is {}{why}",
-                status.state
-            )))
-        }
+        Command::Ready => ready(&cli.socket),
         Command::Reload { wait: false } => {
             send(&cli.socket, Ask::Reload)
                 .map_err(|error| Failure::unreachable_server(&cli.socket, &error))?;
@@ -265,6 +281,8 @@ fn execute(cli: &Cli) -> Result<(), Failure> {
         Command::Tickets(command) => revoke(&cli.socket, command),
         Command::Seal { why } => change(&cli.socket, Target::All, true, why),
         Command::Unseal { why } => change(&cli.socket, Target::All, false, why),
+        Command::Ledger(LedgerCommand::Drop { key, why }) => drop_key(&cli.socket, key, why),
+        Command::Engine(EngineCommand::Release { class, why }) => release(&cli.socket, class, why),
         Command::Completions { shell } => {
             output::print(&docs::completions(*shell, &mut Cli::command()));
             Ok(())
@@ -290,6 +308,51 @@ fn explain(socket: &Path, arguments: &ExplainArguments, json: bool) -> Result<()
     } else {
         Err(Failure::refused(""))
     }
+}
+
+fn ready(socket: &Path) -> Result<(), Failure> {
+    let status = status(socket)?;
+    if status.is_ready() {
+        output::line("ready");
+        return Ok(());
+    }
+    let why = if !status.stuck.is_empty() {
+        ", and I/O loops are stuck"
+    } else if status.state == "serving" {
+        ", but no key can be served: every slot is down"
+    } else {
+        ""
+    };
+    Err(Failure::refused(format!(
+        "the server is {}{why}",
+        status.state
+    )))
+}
+
+/// Ends the quarantine of a class.
+fn release(socket: &Path, class: &str, why: &Why) -> Result<(), Failure> {
+    let request = ReleaseRequest {
+        class: class.to_owned(),
+        reason: why.reason.clone(),
+    };
+    if !ask(socket, Ask::Release(request))?.released {
+        return Err(Failure::refused("the server gave no report"));
+    }
+    output::line("proved and released");
+    Ok(())
+}
+
+/// Drops what a key has opened; done is done when it is on the server's disk.
+fn drop_key(socket: &Path, key: &str, why: &Why) -> Result<(), Failure> {
+    let request = DropRequest {
+        key: key.to_owned(),
+        reason: why.reason.clone(),
+    };
+    if !ask(socket, Ask::LedgerDrop(request))?.dropped {
+        return Err(Failure::refused("the server gave no report"));
+    }
+    output::line("dropped");
+    Ok(())
 }
 
 /// Stops something or lets it go on; done is done when it is on the server's disk.
