@@ -12,7 +12,7 @@ use crate::admin::AdminThreads;
 use crate::config::{self, Config};
 use crate::dispatch::scheduler::{Bounds, Times};
 use crate::dispatch::{CompletionRing, Dispatcher, WorkerContext, spawn_workers};
-use crate::ledger::{self, Ledger, LedgerError, Opened, Route};
+use crate::ledger::{self, Ledger, LedgerError, Opened};
 use crate::placement::{Cell, Placement};
 use crate::shard::{self, Backend, ShardContext, ShardHandle};
 use crate::shutdown::Draining;
@@ -226,12 +226,11 @@ impl Threads {
             handles,
             io,
             crypto,
-            routes,
             ledger: handle,
         } = cells;
         // The I/O threads have their own by now; the ledger ends with the last of them.
         drop(handle);
-        let ledger = ledger.map(|opened| opened.start(Arc::clone(state), routes));
+        let ledger = ledger.map(|opened| opened.start(Arc::clone(state), completions));
         let draining = Draining::new();
         let accepting = acceptor::run(listener, handles, Arc::clone(state), draining.clone());
         let control = spawn_control(Arc::clone(state), accepting)?;
@@ -254,8 +253,6 @@ struct Cells {
     handles: Vec<ShardHandle>,
     io: Vec<JoinHandle<()>>,
     crypto: Vec<JoinHandle<()>>,
-    /// Where the ledger sends jobs on, by I/O thread.
-    routes: Vec<Route>,
     ledger: Ledger,
 }
 
@@ -291,10 +288,6 @@ impl Cells {
                 completions: Arc::clone(ring),
                 load: Arc::new(AtomicUsize::new(0)),
             };
-            self.routes.push(Route {
-                dispatcher: Arc::clone(&dispatcher),
-                completions: Arc::clone(ring),
-            });
             let (handle, thread) = shard::spawn(backend, context)?;
             self.handles.push(handle);
             self.io.push(thread);

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::metrics::Metrics;
 use crate::config::{Config, Pkcs11};
 use crate::delegation::Outstanding;
+use crate::ledger::LedgerHealth;
 use crate::meters::Meters;
 use crate::selftest::Prover;
 use crate::snapshot::{LoadError, Snapshot};
@@ -42,6 +43,8 @@ pub struct ServerState {
     pub credentials: Arc<Outstanding>,
     /// Until when the ticket keys are of use that edges have.
     pub ticket_ends: TicketEnds,
+    /// How the ledger of ciphertexts is.
+    pub ledger: Arc<LedgerHealth>,
     engine: Arc<Engine>,
     prover: Prover,
     started: SystemTime,
@@ -82,10 +85,12 @@ impl ServerState {
         prover.prove(&snapshot, None)?;
         (meters.attach(&mut snapshot.policy)).map_err(LoadError::State)?;
         let credentials = Arc::default();
+        let ledger = Arc::<LedgerHealth>::default();
         let metrics = Metrics::new(
             Arc::clone(&engine),
             tokens.clone(),
             Arc::clone(&credentials),
+            Arc::clone(&ledger),
         );
         metrics.reload(true);
         metrics.set_keys(snapshot.keys.len());
@@ -99,6 +104,7 @@ impl ServerState {
             meters,
             credentials,
             ticket_ends: TicketEnds::default(),
+            ledger,
             engine,
             prover,
             started: clock::wall(),

@@ -19,8 +19,8 @@ const RIGHT_SIGN: &str = "sign-digest";
 /// Have the strings of TLS 1.2 and 1.3 signed.
 const RIGHT_TLS12: &str = "tls12-sign";
 const RIGHT_TLS13: &str = "tls13-sign";
-/// The right a client needs to ask for raw decryptions.
-const RIGHT_DECRYPT: &str = "decrypt-raw";
+/// The rights of which a client needs one to ask for decryptions. The second answers a ciphertext once.
+const RIGHTS_DECRYPT: [&str; 2] = ["decrypt-raw", "decrypt-compatible"];
 
 /// One key to ask for, and to check answers with.
 #[derive(Clone, Debug)]
@@ -117,14 +117,16 @@ impl PublicKey {
     /// Whether we may ask it for this class, as far as we know.
     #[must_use]
     pub fn serves(&self, class: Class) -> bool {
-        let right = match class {
-            Class::Decrypt(_) => RIGHT_DECRYPT,
-            Class::Ping | Class::Sign(_) => RIGHT_SIGN,
-            Class::Tls12(_) => RIGHT_TLS12,
-            Class::Tls13(_) => RIGHT_TLS13,
+        let rights: &[&str] = match class {
+            Class::Decrypt(_) => &RIGHTS_DECRYPT,
+            Class::Ping | Class::Sign(_) => &[RIGHT_SIGN],
+            Class::Tls12(_) => &[RIGHT_TLS12],
+            Class::Tls13(_) => &[RIGHT_TLS13],
         };
         let granted = match &self.operations {
-            Some(operations) => operations.iter().any(|operation| operation == right),
+            Some(operations) => {
+                (operations.iter()).any(|operation| rights.contains(&operation.as_str()))
+            }
             None => true,
         };
         granted && class.key_kind() == Some(self.kind)

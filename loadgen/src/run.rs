@@ -157,8 +157,14 @@ impl<'a> Run<'a> {
         survey: Survey,
         signals: Signals,
     ) -> Result<Self, RunError> {
-        let workload = Workload::new(args.mix.clone(), args.pad, &survey.keys, args.seed)
-            .map_err(RunError::Usage)?;
+        let workload = Workload::with_inputs(
+            args.mix.clone(),
+            args.pad,
+            &survey.keys,
+            args.seed,
+            args.fresh,
+        )
+        .map_err(RunError::Usage)?;
         if let Some(pid) = args.server_pid
             && host::process_cpu_s(pid).is_none()
         {

@@ -3,6 +3,8 @@
 //! Inputs are drawn once per class and reused, so that sending allocates and hashes nothing. The answers are checked
 //! against the same table, off the hot path, by [`crate::verify`].
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use aws_lc_rs::digest;
 use aws_lc_rs::rsa::{Pkcs1PublicEncryptingKey, PublicEncryptingKey};
 use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
@@ -86,6 +88,10 @@ pub struct Workload {
     pub(crate) verifiers: Vec<ParsedPublicKey>,
     /// Distinct keys in use.
     pub keys: usize,
+    /// Inputs of a class, unless there are more keys.
+    inputs: usize,
+    /// Inputs taken so far, where each is asked for once and in order.
+    taken: Option<AtomicU64>,
 }
 
 impl Workload {
@@ -94,6 +100,21 @@ impl Workload {
     /// # Errors
     /// Which class has no key to ask for, and what there is.
     pub fn new(mix: Mix, pad: Pad, keys: &[PublicKey], seed: u64) -> Result<Self, String> {
+        Self::with_inputs(mix, pad, keys, seed, None)
+    }
+
+    /// The same with so many inputs of each class, of which none is asked for again before all have been: for servers
+    /// that answer a ciphertext once.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_inputs(
+        mix: Mix,
+        pad: Pad,
+        keys: &[PublicKey],
+        seed: u64,
+        fresh: Option<usize>,
+    ) -> Result<Self, String> {
         // Threads use the streams from 0 up, the inputs the last one.
         let mut random = Random::new(seed, u64::MAX);
         let mut workload = Self {
@@ -101,6 +122,8 @@ impl Workload {
             ranges: Vec::new(),
             verifiers: Vec::new(),
             keys: 0,
+            inputs: fresh.unwrap_or(INPUTS_PER_CLASS),
+            taken: fresh.map(|_| AtomicU64::new(0)),
             mix,
         };
         let mut in_use = Vec::new();
@@ -146,7 +169,12 @@ impl Workload {
             .get(self.mix.draw(random))
             .cloned()
             .unwrap_or_default();
-        let index = range.start as u64 + random.below(range.len() as u64);
+        let length = range.len() as u64;
+        let place = match &self.taken {
+            Some(taken) => taken.fetch_add(1, Ordering::Relaxed) % length.max(1),
+            None => random.below(length),
+        };
+        let index = range.start as u64 + place;
         u32::try_from(index).unwrap_or(0)
     }
 
@@ -192,7 +220,7 @@ impl Workload {
                 }
             }
         }
-        for index in 0..INPUTS_PER_CLASS.max(keys.len()) {
+        for index in 0..self.inputs.max(keys.len()) {
             let position = index % keys.len();
             let (payload, check) = match (class, encrypters.get(position)) {
                 (Class::Decrypt(_), Some(key)) => encrypted_block(key, random)?,
@@ -312,6 +340,23 @@ fn no_key(class: Class, keys: &[PublicKey]) -> String {
 mod tests {
     use super::*;
     use crate::units::float;
+
+    #[test]
+    fn fresh_inputs_are_asked_for_once_each() {
+        let make = |fresh| {
+            let mix = "p256=1".parse().unwrap();
+            Workload::with_inputs(mix, Pad::Pss, &[p256_key()], 1, fresh).unwrap()
+        };
+        let draw = |workload: &Workload| {
+            let mut random = Random::new(1, 0);
+            (0..500)
+                .map(|_| workload.draw(&mut random))
+                .collect::<Vec<_>>()
+        };
+        let fresh = draw(&make(Some(500)));
+        assert_eq!(fresh, (0..500).collect::<Vec<_>>());
+        assert_ne!(draw(&make(None)), fresh, "from a few, at random");
+    }
 
     fn p256_key() -> PublicKey {
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();

@@ -9,6 +9,7 @@
 //! | [`drain`] | SIGTERM under load delivers every reply in flight |
 //! | [`discovery`] | servers found by name come and go with their records, and no signature fails |
 //! | [`failover`] | with three servers, one killed, one hung and one drained, no signature fails |
+//! | [`full_disk`] | a ledger whose disk is full stops decryption and nothing else, and comes back |
 //! | [`https_edge`] | an HTTPS server whose key is elsewhere serves OpenSSL and curl, with the rights to sign TLS and no other |
 //! | [`hung_slot`] | a slot that hangs is answered for in time, and touches neither files nor another slot |
 //! | [`churn`] | connections that are aborted, time out or are dropped leave no descriptor and no memory behind |
@@ -38,6 +39,7 @@ mod delegation;
 mod discovery;
 mod drain;
 mod failover;
+mod full_disk;
 mod https_edge;
 mod hung_slot;
 mod idle;

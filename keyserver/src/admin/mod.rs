@@ -11,8 +11,8 @@ use crate::state::ServerState;
 
 mod accept;
 pub mod acl;
-pub mod horizon;
 pub mod engine;
+pub mod horizon;
 pub mod http;
 pub mod ledger;
 pub mod metrics;

@@ -7,8 +7,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::horizon::{self, Horizon};
 use super::engine::{self, QuarantineEntry};
+use super::horizon::{self, Horizon};
 use super::process;
 use super::stopping::{self, StopEntry};
 use crate::clock;

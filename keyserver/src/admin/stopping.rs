@@ -200,7 +200,7 @@ pub(super) fn revoke(
     state: &ServerState,
 ) -> ControlReply {
     let reason = request.reason.trim();
-    let done = checked(reason).and_then(|()| {
+    let done = check_reason(reason).and_then(|_| {
         let snapshot = state.snapshot.load();
         let stops = state.stops.current();
         let subject = match subject(&request.target, true, &snapshot, &stops)? {
@@ -230,17 +230,6 @@ pub(super) fn revoke(
             ControlReply::error(message)
         }
     }
-}
-
-/// A reason that can stand in a log.
-fn checked(reason: &str) -> Result<(), String> {
-    let length = reason.chars().count();
-    if !(1..=REASON_CHARS_MAX).contains(&length) || reason.chars().any(char::is_control) {
-        return Err(format!(
-            "a reason is one line of 1 to {REASON_CHARS_MAX} characters; it goes into the log"
-        ));
-    }
-    Ok(())
 }
 
 /// What a command means. A key that is not loaded can be stopped by its SKI: it may come back.

@@ -63,6 +63,8 @@ pub(crate) struct Job {
     pub(crate) exchange: Option<KeyExchange>,
     /// The delegated credential that its result completes.
     pub(crate) credential: Option<Box<Pending>>,
+    /// Whether the ledger has decided about it.
+    pub(crate) is_recorded: bool,
     /// The queue it waits in.
     pub(crate) class: Class,
     /// On whose account.
@@ -101,6 +103,7 @@ impl Job {
             operation: Operation::Ed25519Sign,
             exchange: None,
             credential: None,
+            is_recorded: false,
             class: Class::Ed25519,
             client: Client {
                 number: 0,

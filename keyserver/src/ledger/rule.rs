@@ -4,10 +4,10 @@ use std::time::Duration;
 
 /// How long after its first answer a ciphertext may be asked for again. An edge that lost its
 /// connection comes back within seconds; a recording comes back later.
-pub(crate) const RETRY_WINDOW: Duration = Duration::from_secs(10);
+pub const RETRY_WINDOW: Duration = Duration::from_secs(10);
 
 /// How often a ciphertext may be asked for, the first time included.
-pub(crate) const TRIES_MAX: u8 = 3;
+pub const TRIES_MAX: u8 = 3;
 
 /// Bytes of [`Binding`].
 const BINDING_LEN: usize = 8;
@@ -16,31 +16,33 @@ const ENTRY_LEN: usize = BINDING_LEN + 6 + 1;
 
 /// Who asked, and for which handshake: equal for an honest retry and for nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Binding(pub(crate) [u8; BINDING_LEN]);
+pub struct Binding(pub [u8; 8]);
 
 /// What is remembered of a ciphertext.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// Who asked first.
-    pub(crate) binding: Binding,
+    pub binding: Binding,
     /// When, in milliseconds since 1970.
-    pub(crate) first_ms: u64,
+    pub first_ms: u64,
     /// How often since.
-    pub(crate) tries: u8,
+    pub tries: u8,
 }
 
 /// What is to be done with a request to open a ciphertext.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// Answer, once this entry is durable.
     Answer(Entry),
     /// Refuse, and tell the operator: somebody replays what was recorded, or an edge is broken.
     Replay,
+    /// Refuse: what the key opened has been dropped from the ledger, so nobody can know.
+    Dropped,
 }
 
 impl Entry {
     /// `binding[8] || first_ms[6] || tries[1]`, big endian.
-    pub(crate) fn encode(self) -> [u8; ENTRY_LEN] {
+    pub(super) fn encode(self) -> [u8; ENTRY_LEN] {
         let mut out = [0; ENTRY_LEN];
         let [_, _, ms @ ..] = self.first_ms.to_be_bytes();
         let fields = self.binding.0.into_iter().chain(ms).chain([self.tries]);
@@ -51,7 +53,7 @@ impl Entry {
     }
 
     /// `None` for bytes that no [`Self::encode`] wrote.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; ENTRY_LEN] = bytes.try_into().ok()?;
         let (binding, rest) = bytes.split_first_chunk::<BINDING_LEN>()?;
         let (ms, tries) = rest.split_first_chunk::<6>()?;
@@ -69,7 +71,7 @@ impl Entry {
 /// A clock that was set back or forward by more than the window makes retries of that moment fail; it
 /// never makes a replay succeed, except for a clock set back to the very seconds of the first answer, and
 /// then for the same asker only.
-pub(crate) fn decide(seen: Option<Entry>, binding: Binding, now_ms: u64) -> Verdict {
+pub(super) fn decide(seen: Option<Entry>, binding: Binding, now_ms: u64) -> Verdict {
     let Some(seen) = seen else {
         return Verdict::Answer(Entry {
             binding,
@@ -97,7 +99,7 @@ mod tests {
     fn first(now_ms: u64) -> Entry {
         match decide(None, EDGE, now_ms) {
             Verdict::Answer(entry) => entry,
-            Verdict::Replay => panic!("a new ciphertext is answered"),
+            other => panic!("a new ciphertext is answered: {other:?}"),
         }
     }
 

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::rule::Binding;
 
 /// Bytes of a [`Tag`].
-pub(crate) const TAG_LEN: usize = 16;
+pub const TAG_LEN: usize = 16;
 /// Bytes of the ledger's key.
 const KEY_LEN: usize = 32;
 
@@ -20,10 +20,10 @@ const KEY_LEN: usize = 32;
 ///
 /// Keyed, so that nobody can make two ciphertexts that share a tag, and so that a stolen ledger does not tell
 /// which recorded handshakes were served.
-pub(crate) type Tag = [u8; TAG_LEN];
+pub type Tag = [u8; TAG_LEN];
 
 /// Makes tags and bindings.
-pub(crate) struct Tagger(hmac::Key);
+pub struct Tagger(hmac::Key);
 
 impl fmt::Debug for Tagger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,11 +1,11 @@
-//! The thread between the I/O threads and the class queues: what opens a ciphertext goes through it.
+//! The thread between the I/O threads and the disk: an opened ciphertext goes through it before it is answered.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use accel::{KeyExchange, Seed};
 
@@ -13,10 +13,8 @@ use super::rule::Verdict;
 use super::store::{LedgerError, Question, Store};
 use super::tag::Tagger;
 use super::watch::ReplayAlarm;
-#[cfg(feature = "pkcs11")]
-use crate::dispatch::submit_to_slot;
-use crate::dispatch::{CompletionRing, Dispatcher, Job, Outcome};
-use crate::state::{Heartbeat, ServerState};
+use crate::dispatch::{CompletionRing, Job, Outcome};
+use crate::state::ServerState;
 use crate::{clock, limits};
 
 /// Jobs that share a write to the disk, at most. While one write is under way the next batch gathers.
@@ -25,18 +23,16 @@ const BATCH_MAX: usize = 512;
 /// Jobs that may wait for it: those of sixteen I/O threads that all wait for nothing else.
 const WAITING_MAX: usize = 16 * limits::JOBS_PER_SHARD;
 
+/// From the beginning of one write to that of the next, if there is none that is full. A sync costs some 50 us of
+/// CPU time whatever it covers; who asks while nothing else goes on does not wait.
+const PACE: Duration = Duration::from_millis(2);
+
+/// Between two attempts to open a ledger again that failed.
+const REOPEN_EVERY: Duration = Duration::from_secs(1);
+
 /// The way into the ledger, for I/O threads. Without a `[ledger]` there is none, and nothing passes.
 #[derive(Clone, Default)]
 pub(crate) struct Ledger(Option<SyncSender<Box<Job>>>);
-
-/// Where jobs go from here, for each I/O thread: on to its queues, or back to it.
-#[derive(Debug, Clone)]
-pub(crate) struct Route {
-    /// The queues of the thread's cell.
-    pub(crate) dispatcher: Arc<Dispatcher>,
-    /// The thread itself.
-    pub(crate) completions: Arc<CompletionRing>,
-}
 
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,8 +70,11 @@ impl Opened {
         Ledger(Some(self.sender.clone()))
     }
 
-    /// Starts the thread; `routes` are those of the I/O threads, in order. It ends when the last
+    /// Starts the thread; `rings` are those of the I/O threads, in order. It ends when the last
     /// [`Ledger`] is dropped.
+    ///
+    /// It has no heartbeat: whether the disk answers is told by [`super::LedgerHealth`], and a disk that does not
+    /// must not end a server that can still sign.
     ///
     /// # Errors
     ///
@@ -83,32 +82,30 @@ impl Opened {
     pub(crate) fn start(
         self,
         state: Arc<ServerState>,
-        routes: Vec<Route>,
+        rings: Arc<[Arc<CompletionRing>]>,
     ) -> std::io::Result<JoinHandle<()>> {
         drop(self.sender);
         let receiver = self.waiting;
+        state.ledger.opened();
+        state.ledger.measured(self.store.size());
         let mut clerk = Clerk {
             store: self.store,
             tagger: self.tagger,
             alarm: ReplayAlarm::default(),
             state,
-            routes,
+            rings,
             questions: Vec::with_capacity(BATCH_MAX),
             verdicts: Vec::with_capacity(BATCH_MAX),
-            passed: Vec::with_capacity(BATCH_MAX),
+            minded_at: clock::now(),
         };
         std::thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || {
-                let heartbeat = clerk.state.health.watch("ledger".to_owned());
-                clerk.run(&receiver, &heartbeat);
-                clerk.state.health.unwatch(&heartbeat);
-            })
+            .spawn(move || clerk.run(&receiver))
     }
 }
 
 impl Ledger {
-    /// Takes a job to decide about.
+    /// Takes an opened ciphertext to decide whether it is answered.
     ///
     /// # Errors
     ///
@@ -133,33 +130,46 @@ struct Clerk {
     tagger: Tagger,
     alarm: ReplayAlarm,
     state: Arc<ServerState>,
-    routes: Vec<Route>,
+    rings: Arc<[Arc<CompletionRing>]>,
     questions: Vec<Question>,
     verdicts: Vec<Verdict>,
-    passed: Vec<Box<Job>>,
+    /// When it last looked after itself.
+    minded_at: Instant,
 }
 
 impl Clerk {
-    fn run(&mut self, waiting: &Receiver<Box<Job>>, heartbeat: &Heartbeat) {
+    fn run(&mut self, waiting: &Receiver<Box<Job>>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
+        let mut written_at = clock::now();
         loop {
-            heartbeat.tick();
             match waiting.recv_timeout(limits::HEARTBEAT) {
                 Ok(job) => batch.push(job),
-                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            batch.extend(waiting.try_iter().take(BATCH_MAX - 1));
-            self.settle(&batch);
-            self.send_on(&mut batch);
+            if !batch.is_empty() {
+                let early = (written_at + PACE).saturating_duration_since(clock::now());
+                if !early.is_zero() {
+                    // Nobody unparks this thread here: it sleeps, and the channel fills.
+                    std::thread::park_timeout(early);
+                }
+                batch.extend(waiting.try_iter().take(BATCH_MAX - 1));
+                written_at = clock::now();
+                self.settle(&batch, written_at);
+                self.give_back(&mut batch);
+            }
+            self.mind();
         }
     }
 
     /// Decides about a batch and makes the decisions durable. Whatever fails leaves fewer verdicts than
     /// jobs, and a job without one is refused.
-    fn settle(&mut self, batch: &[Box<Job>]) {
+    fn settle(&mut self, batch: &[Box<Job>], now: Instant) {
         self.questions.clear();
         self.verdicts.clear();
+        if !self.store.is_open() {
+            return;
+        }
         for job in batch {
             let Some(question) = question(&self.tagger, job) else {
                 // Only a job without a permission could come here; it ends the batch's luck.
@@ -167,76 +177,84 @@ impl Clerk {
             };
             self.questions.push(question);
         }
-        let begun = clock::now();
         let now_ms = clock::wall()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
-        match (self.store).settle(&self.questions, now_ms, &mut self.verdicts) {
-            Ok(()) => self
-                .state
-                .metrics
-                .ledger_write(clock::now().saturating_duration_since(begun), batch.len()),
-            Err(error) => {
-                self.state.metrics.ledger_failure();
-                tracing::error!(
-                    alarm = "ledger_unwritable",
-                    refused = batch.len(),
-                    "{error}: nothing is decrypted until it can be written again; signing goes on"
-                );
-            }
+        self.state.ledger.writing();
+        let settled = (self.store).settle(&self.questions, now_ms, &mut self.verdicts);
+        let time = clock::now().saturating_duration_since(now);
+        (self.state.ledger).written(time, settled.is_ok().then_some(batch.len()));
+        let Err(error) = settled else {
+            return;
+        };
+        if self.store.is_open() {
+            tracing::warn!(refused = batch.len(), "{error}: refused");
+        } else {
+            self.state.ledger.closed(&error);
+            tracing::error!(
+                alarm = "ledger_unwritable",
+                refused = batch.len(),
+                "{error}: nothing is decrypted until it can be written again; signing goes on"
+            );
+            self.minded_at = now;
         }
     }
 
-    /// Sends every job where its verdict says, and empties the batch.
-    fn send_on(&mut self, batch: &mut Vec<Box<Job>>) {
+    /// Hands every job back to its I/O thread with what its verdict says, and empties the batch.
+    fn give_back(&mut self, batch: &mut Vec<Box<Job>>) {
         let mut verdicts = self.verdicts.drain(..);
         for mut job in batch.drain(..) {
+            job.is_recorded = true;
             match verdicts.next() {
-                Some(Verdict::Answer(_)) => {
-                    self.passed.extend(past_slots(&self.routes, job));
-                    continue;
-                }
+                Some(Verdict::Answer(_)) => {}
                 Some(Verdict::Replay) => {
-                    self.state.metrics.ledger_replay();
-                    self.alarm.raise(&job);
+                    self.state.ledger.replayed();
+                    self.alarm.replayed(&job);
+                    job.outcome = Outcome::Replayed;
+                }
+                Some(Verdict::Dropped) => {
+                    self.alarm.dropped(&job);
                     job.outcome = Outcome::Replayed;
                 }
                 None => job.outcome = Outcome::NoLedger,
             }
-            give_back(&self.routes, job);
-        }
-        drop(verdicts);
-        // Few I/O threads, and most batches are of one: what is passed goes on in runs.
-        while let Some(shard) = self.passed.first().map(|job| job.shard) {
-            let mut run: Vec<_> = self
-                .passed
-                .extract_if(.., |job| job.shard == shard)
-                .collect();
-            if let Some(route) = self.routes.get(shard) {
-                route.dispatcher.submit(&mut run);
+            if let Some(ring) = self.rings.get(job.shard) {
+                ring.push(job);
             }
-            run.into_iter().for_each(|job| give_back(&self.routes, job));
         }
-        for route in &self.routes {
-            route.completions.notify();
+        for ring in self.rings.iter() {
+            ring.notify();
         }
     }
-}
 
-/// Sends a job whose key is in a token to its slot; gives any other back.
-fn past_slots(routes: &[Route], job: Box<Job>) -> Option<Box<Job>> {
-    #[cfg(feature = "pkcs11")]
-    if let Some(route) = routes.get(job.shard) {
-        return submit_to_slot(job, &route.completions);
-    }
-    let _ = routes;
-    Some(job)
-}
-
-/// Hands a job that goes no further back to its I/O thread, which is woken once for all.
-fn give_back(routes: &[Route], job: Box<Job>) {
-    if let Some(route) = routes.get(job.shard) {
-        route.completions.push(job);
+    /// Once a second: opens a closed ledger again, carries out commands, measures.
+    fn mind(&mut self) {
+        let now = clock::now();
+        if now.saturating_duration_since(self.minded_at) < REOPEN_EVERY {
+            return;
+        }
+        if !self.store.is_open() {
+            match self.store.reopen() {
+                Ok(()) => {
+                    self.state.ledger.opened();
+                    tracing::warn!("the ledger can be written again: decryption goes on");
+                }
+                Err(error) => {
+                    self.state.ledger.closed(&error);
+                    tracing::debug!("still: {error}");
+                }
+            }
+        }
+        for command in self.state.ledger.take_commands() {
+            let outcome = self.store.drop_key(command.key);
+            if let (Err(error), false) = (&outcome, self.store.is_open()) {
+                self.state.ledger.closed(error);
+            }
+            // Whoever asked may have given up waiting.
+            let _ = command.done.send(outcome);
+        }
+        self.state.ledger.measured(self.store.size());
+        self.minded_at = clock::now();
     }
 }
 
@@ -252,6 +270,7 @@ fn question(tagger: &Tagger, job: &Job) -> Option<Question> {
         Some(KeyExchange::Premaster { .. } | KeyExchange::Compatible) | None => &[],
     };
     Some(Question {
+        key: admitted.key().ski(),
         tag: tagger.tag(admitted.key().spki_der(), &job.input),
         binding: tagger.binding(client, handshake),
     })

@@ -19,6 +19,7 @@ use crate::dispatch::{Job, Outcome, Pending, Task, client_of, translate};
 use crate::info;
 use crate::policy::{self, Admitted, Peer, Refusal, RefusalReason, Right};
 use crate::snapshot::Snapshot;
+use crate::stops::Stopped;
 use crate::tokens::Tokens;
 
 impl<S: Stream> Shard<S> {
@@ -203,18 +204,18 @@ impl<S: Stream> Shard<S> {
         job.operation = task.operation;
         job.exchange = task.exchange;
         job.credential = credential;
+        job.is_recorded = false;
         job.input.extend_from_slice(task.input.as_ref());
         job.admitted = Some(admitted);
         job.admitted_at = now;
         job.deadline = now + patience;
         connection.job_started();
         self.metrics().inflight(1);
-        if job.exchange.is_some() {
-            // What opens a ciphertext is recorded first; the ledger sends it on by itself.
-            if let Err(mut job) = self.context.ledger.submit(job) {
-                self.conclude(&mut job);
-                self.pool.borrow_mut().release(job);
-            }
+        if job.exchange.is_some() && !self.context.state.ledger.is_writable() {
+            // It could not be answered: it is not opened either.
+            job.outcome = Outcome::NoLedger;
+            self.conclude(&mut job);
+            self.pool.borrow_mut().release(job);
             return;
         }
         // A job for a token goes its own way: the class queues are for keys of this process.
@@ -238,20 +239,43 @@ impl<S: Stream> Shard<S> {
         }
     }
 
-    /// Answers a finished job and keeps its box for the next.
-    pub(super) fn deliver(&self, mut job: Box<Job>) {
+    /// Answers a finished job and keeps its box for the next. An opened ciphertext is recorded first, and comes
+    /// here again.
+    pub(super) fn deliver(&self, job: Box<Job>) {
+        let Some(mut job) = self.record(job) else {
+            return;
+        };
         self.conclude(&mut job);
         let total = clock::now().saturating_duration_since(job.admitted_at);
         self.metrics().observe_stage(Stage::Total, total);
         self.pool.borrow_mut().release(job);
     }
 
+    /// Sends an opened ciphertext that would now be answered to the ledger; gives any other job back.
+    fn record(&self, job: Box<Job>) -> Option<Box<Job>> {
+        let is_due = job.exchange.is_some()
+            && !job.is_recorded
+            && job.outcome == Outcome::Done
+            && self.stopped(&job).is_none()
+            && self.connections.borrow().find(job.connection).is_some();
+        if is_due {
+            return self.context.ledger.submit(job).err();
+        }
+        Some(job)
+    }
+
+    /// Whether the result of a job must not leave any more, because it was stopped while it was computed.
+    fn stopped(&self, job: &Job) -> Option<Stopped> {
+        let admitted = job.admitted.as_ref()?;
+        self.context.state.stops.current().forbid(admitted)
+    }
+
     /// Answers a job whose outcome is known.
     fn conclude(&self, job: &mut Job) {
         let id = job.request_id;
-        // The last look before the result leaves: it may have been stopped while it was computed.
-        let stopped = match (job.outcome, &job.admitted) {
-            (Outcome::Done, Some(admitted)) => self.context.state.stops.current().forbid(admitted),
+        // The last look before the result leaves.
+        let stopped = match job.outcome {
+            Outcome::Done => self.stopped(job),
             _ => None,
         };
         let outcome = stopped.map_or(job.outcome, Outcome::Stopped);
@@ -334,13 +358,17 @@ fn busy(id: u32, retry_after: Duration, extended: bool) -> Reply<'static> {
 fn code_of(error: accel::JobError) -> ErrorCode {
     match error {
         accel::JobError::Input | accel::JobError::WrongKey => ErrorCode::CryptoFailure,
-        accel::JobError::Failed | accel::JobError::CheckFailed => ErrorCode::Internal,
+        accel::JobError::Failed | accel::JobError::CheckFailed | accel::JobError::Quarantined => {
+            ErrorCode::Internal
+        }
     }
 }
 
 fn result_of(error: accel::JobError) -> &'static str {
     match error {
         accel::JobError::Input | accel::JobError::WrongKey => "crypto-failure",
-        accel::JobError::Failed | accel::JobError::CheckFailed => "internal",
+        accel::JobError::Failed | accel::JobError::CheckFailed | accel::JobError::Quarantined => {
+            "internal"
+        }
     }
 }

@@ -1,28 +1,40 @@
 use super::*;
 
+const SHOP: Ski = [1; 20];
+const BANK: Ski = [2; 20];
+
 fn question(tag: u8, asker: u8) -> Question {
     Question {
+        key: SHOP,
         tag: [tag; 16],
         binding: Binding([asker; 8]),
     }
 }
 
-fn settle(store: &mut Store, questions: &[Question], now_ms: u64) -> Vec<bool> {
+fn ask(store: &mut Store, questions: &[Question], now_ms: u64) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     store
         .settle(questions, now_ms, &mut verdicts)
         .expect("a good disk");
     verdicts
+}
+
+fn settle(store: &mut Store, questions: &[Question], now_ms: u64) -> Vec<bool> {
+    ask(store, questions, now_ms)
         .iter()
         .map(|verdict| matches!(verdict, Verdict::Answer(_)))
         .collect()
+}
+
+fn open(directory: &Path) -> Store {
+    Store::open(directory).expect("opens").0
 }
 
 #[test]
 fn what_was_answered_is_remembered_in_the_batch_and_across_a_reopening() {
     let directory = tempfile::tempdir().expect("directory");
     {
-        let (mut store, _) = Store::open(directory.path()).expect("opens");
+        let mut store = open(directory.path());
         // Twice in one batch by different askers: the second one is a replay.
         let questions = [question(1, 1), question(1, 2), question(2, 2)];
         assert_eq!(settle(&mut store, &questions, 5), [true, false, true]);
@@ -31,7 +43,7 @@ fn what_was_answered_is_remembered_in_the_batch_and_across_a_reopening() {
         let retries = [question(1, 1); 3];
         assert_eq!(settle(&mut store, &retries, 7), [true, true, false]);
     }
-    let (mut store, _) = Store::open(directory.path()).expect("opens again");
+    let mut store = open(directory.path());
     assert_eq!(settle(&mut store, &[question(2, 1)], 8), [false]);
     let retry = [question(2, 2)];
     assert_eq!(settle(&mut store, &retry, 8), [true], "across a restart");
@@ -46,7 +58,7 @@ fn what_was_answered_is_remembered_in_the_batch_and_across_a_reopening() {
 #[test]
 fn a_second_process_and_a_lost_key_are_refused() {
     let directory = tempfile::tempdir().expect("directory");
-    let (store, _) = Store::open(directory.path()).expect("opens");
+    let store = open(directory.path());
     let error = Store::open(directory.path()).expect_err("in use");
     assert!(error.to_string().contains("one process only"), "{error}");
     drop(store);
@@ -58,7 +70,136 @@ fn a_second_process_and_a_lost_key_are_refused() {
 #[test]
 fn an_entry_that_cannot_be_read_counts_as_a_replay() {
     let directory = tempfile::tempdir().expect("directory");
-    let (mut store, _) = Store::open(directory.path()).expect("opens");
-    store.tags.insert([9; 16], b"short").expect("written");
-    assert_eq!(settle(&mut store, &[question(9, 1)], 1), [false]);
+    let mut store = open(directory.path());
+    assert_eq!(settle(&mut store, &[question(8, 1)], 1), [true]);
+    let files = store.files.as_ref().expect("open");
+    let entry = name(0, [9; 16]);
+    files.entries().insert(entry, b"short").expect("written");
+    assert_eq!(ask(&mut store, &[question(9, 1)], 1), [Verdict::Replay]);
+}
+
+/// Copies a closed ledger.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("directory");
+    for entry in fs::read_dir(from).expect("directory") {
+        let entry = entry.expect("entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("type").is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+/// A crash may leave any part of the last write, and it may leave sectors of it out. Whatever it leaves: what was made
+/// durable before is remembered, and of a batch all or nothing.
+#[test]
+fn a_crash_at_any_byte_of_a_write_forgets_nothing_from_before_it() {
+    let directory = tempfile::tempdir().expect("directory");
+    let whole = directory.path().join("whole");
+    let journal = Path::new("store/0.jnl");
+    let before: Vec<_> = (0..20).map(|tag| question(tag, 1)).collect();
+    let last: Vec<_> = (100..140).map(|tag| question(tag, 1)).collect();
+    let used = |path: &Path| {
+        let bytes = fs::read(path.join(journal)).expect("journal");
+        let length = bytes.iter().rposition(|byte| *byte != 0).expect("used") + 1;
+        (bytes, length)
+    };
+    let mut store = open(&whole);
+    for question in &before {
+        assert_eq!(settle(&mut store, &[*question], 5), [true]);
+    }
+    let (_, begin) = used(&whole);
+    settle(&mut store, &last, 5);
+    drop(store);
+    let (bytes, end) = used(&whole);
+    assert!(end > begin + 40 * 35, "{begin}..{end}");
+
+    let cut = (begin..end).step_by(61).map(|at| {
+        let mut left = bytes.clone();
+        left.truncate(end);
+        left[at..].fill(0);
+        left
+    });
+    // Sectors that were never written, in a file that has its length.
+    let holes = (begin..end).step_by(512).map(|at| {
+        let mut left = bytes.clone();
+        left.truncate(end);
+        let sector = at - at % 512;
+        left[sector.max(begin)..(sector + 512).min(end)].fill(0);
+        left
+    });
+    for (round, left) in cut.chain(holes).enumerate() {
+        let crashed = directory.path().join("crashed");
+        copy(&whole, &crashed);
+        fs::write(crashed.join(journal), left).expect("written");
+        let mut store = open(&crashed);
+        for question in &before {
+            let stranger = Question {
+                binding: Binding([9; 8]),
+                ..*question
+            };
+            assert_eq!(
+                ask(&mut store, &[stranger], 6),
+                [Verdict::Replay],
+                "{round}"
+            );
+        }
+        // The whole batch is gone, so each of its questions is new.
+        let verdicts = settle(&mut store, &last, 6);
+        assert!(verdicts.iter().all(|answered| *answered), "{round}");
+        // And what is written after the crash is there after the next one.
+        drop(store);
+        let mut store = open(&crashed);
+        assert_eq!(settle(&mut store, &[question(100, 7)], 7), [false]);
+        drop(store);
+        fs::remove_dir_all(&crashed).expect("removed");
+    }
+}
+
+#[test]
+fn a_dropped_key_opens_nothing_more_and_others_go_on() {
+    let directory = tempfile::tempdir().expect("directory");
+    let of_bank = |tag: u8| Question {
+        key: BANK,
+        ..question(tag, 1)
+    };
+    let mut store = open(directory.path());
+    assert!(!store.drop_key(SHOP).expect("a good disk"), "not known yet");
+    for base in [0_u64, 1] {
+        let many: Vec<_> = (0..500_u64)
+            .map(|number| {
+                let mut question = if base == 0 {
+                    question(0, 1)
+                } else {
+                    of_bank(0)
+                };
+                question.tag[..8].copy_from_slice(&number.to_be_bytes());
+                question
+            })
+            .collect();
+        assert!(
+            settle(&mut store, &many, 5)
+                .iter()
+                .all(|answered| *answered)
+        );
+        // As if time had passed: a sorted file for each.
+        let files = store.files.as_ref().expect("open");
+        files.entries().rotate_memtable_and_wait().expect("written");
+    }
+    assert_eq!(store.size().entries, 1000);
+    assert!(store.drop_key(SHOP).expect("a good disk"));
+    assert_eq!(store.size().entries, 500, "the files of the key are gone");
+    for _ in 0..2 {
+        assert_eq!(ask(&mut store, &[question(200, 1)], 6), [Verdict::Dropped]);
+        let stranger = Question {
+            binding: Binding([9; 8]),
+            ..of_bank(0)
+        };
+        assert_eq!(settle(&mut store, &[stranger], 6), [false], "remembered");
+        drop(store);
+        store = open(directory.path());
+    }
+    assert_eq!(settle(&mut store, &[of_bank(201)], 7), [true]);
 }

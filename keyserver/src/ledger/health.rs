@@ -1,0 +1,235 @@
+//! How the ledger is, for everybody who is not its thread.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use keyless_protocol::Ski;
+use serde::{Deserialize, Serialize};
+
+use super::store::{LedgerError, Size};
+use crate::clock;
+
+/// A write that takes longer is taken for hung: nothing more is sent to a disk that does not answer.
+const HUNG_AFTER: Duration = Duration::from_secs(5);
+
+/// The longest that a command waits for the ledger's thread.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the thread of the ledger tells, and what it is told.
+#[derive(Debug)]
+pub struct LedgerHealth {
+    began: Instant,
+    is_configured: AtomicBool,
+    is_open: AtomicBool,
+    /// Milliseconds after `began` when the write under way began, plus one; 0 when there is none.
+    writing_since: AtomicU64,
+    figures: Figures,
+    failure: Mutex<Option<LedgerError>>,
+    commands: Mutex<Vec<DropCommand>>,
+}
+
+#[derive(Debug, Default)]
+struct Figures {
+    decided: AtomicU64,
+    writes: AtomicU64,
+    write_us: AtomicU64,
+    last_write_us: AtomicU64,
+    failures: AtomicU64,
+    replays: AtomicU64,
+    entries: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// A command to drop the entries of a key, and where its outcome goes.
+#[derive(Debug)]
+pub(super) struct DropCommand {
+    pub(super) key: Ski,
+    pub(super) done: Sender<Result<bool, LedgerError>>,
+}
+
+/// How the ledger is. Fields are added, never renamed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LedgerReport {
+    /// Whether ciphertexts can be recorded, and so be answered.
+    pub writable: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// Ciphertexts it remembers, about.
+    pub entries: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Requests it decided about since the start.
+    pub decisions: u64,
+    /// Writes that made the decisions durable.
+    pub writes: u64,
+    /// Microseconds that they took in all.
+    pub write_us: u64,
+    /// Microseconds of the last one.
+    pub last_write_us: u64,
+    /// Writes that failed.
+    pub failures: u64,
+    /// Ciphertexts that were sent again and refused.
+    pub replays: u64,
+}
+
+impl Default for LedgerHealth {
+    fn default() -> Self {
+        Self {
+            began: clock::now(),
+            is_configured: AtomicBool::new(false),
+            is_open: AtomicBool::new(false),
+            writing_since: AtomicU64::new(0),
+            figures: Figures::default(),
+            failure: Mutex::default(),
+            commands: Mutex::default(),
+        }
+    }
+}
+
+impl LedgerHealth {
+    /// How it is; nothing where there is none.
+    #[must_use]
+    pub fn report(&self) -> Option<LedgerReport> {
+        if !self.is_configured.load(Ordering::Relaxed) {
+            return None;
+        }
+        let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        let failure = lock(&self.failure).as_ref().map(ToString::to_string);
+        let hung = || {
+            self.is_hung()
+                .then(|| "the disk does not answer".to_owned())
+        };
+        Some(LedgerReport {
+            writable: self.is_writable(),
+            failure: failure.or_else(hung),
+            entries: read(&self.figures.entries),
+            bytes: read(&self.figures.bytes),
+            decisions: read(&self.figures.decided),
+            writes: read(&self.figures.writes),
+            write_us: read(&self.figures.write_us),
+            last_write_us: read(&self.figures.last_write_us),
+            failures: read(&self.figures.failures),
+            replays: read(&self.figures.replays),
+        })
+    }
+
+    /// Whether it is worth while to open a ciphertext now.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.is_open.load(Ordering::Relaxed) && !self.is_hung()
+    }
+
+    /// Has the entries of a key dropped. Blocks until it is done, or has failed.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong, for the operator.
+    pub fn drop_key(&self, key: Ski) -> Result<(), String> {
+        if !self.is_configured.load(Ordering::Relaxed) {
+            return Err("there is no ledger: [ledger] is not configured".to_owned());
+        }
+        let (done, outcome) = channel();
+        lock(&self.commands).push(DropCommand { key, done });
+        match outcome.recv_timeout(COMMAND_PATIENCE) {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err("this key has opened nothing that the ledger knows of".to_owned()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                Err("the ledger does not answer; `ksctl status` says how it is".to_owned())
+            }
+        }
+    }
+
+    /// What it was told since this was last called.
+    pub(super) fn take_commands(&self) -> Vec<DropCommand> {
+        std::mem::take(&mut *lock(&self.commands))
+    }
+
+    /// It is open.
+    pub(super) fn opened(&self) {
+        *lock(&self.failure) = None;
+        self.is_configured.store(true, Ordering::Relaxed);
+        self.is_open.store(true, Ordering::Relaxed);
+    }
+
+    /// It is closed, because of `error`.
+    pub(super) fn closed(&self, error: &LedgerError) {
+        self.is_open.store(false, Ordering::Relaxed);
+        *lock(&self.failure) = Some(error.clone());
+    }
+
+    /// A write begins.
+    pub(super) fn writing(&self) {
+        self.writing_since
+            .store(self.now_ms() + 1, Ordering::Relaxed);
+    }
+
+    /// It ended after `time`, and made the decisions about `jobs` requests durable; or it failed.
+    pub(super) fn written(&self, time: Duration, jobs: Option<usize>) {
+        self.writing_since.store(0, Ordering::Relaxed);
+        let add = |figure: &AtomicU64, by: u64| figure.fetch_add(by, Ordering::Relaxed);
+        let Some(jobs) = jobs else {
+            add(&self.figures.failures, 1);
+            return;
+        };
+        let time = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        add(&self.figures.decided, u64::try_from(jobs).unwrap_or(0));
+        add(&self.figures.writes, 1);
+        add(&self.figures.write_us, time);
+        self.figures.last_write_us.store(time, Ordering::Relaxed);
+    }
+
+    /// A ciphertext was sent again.
+    pub(super) fn replayed(&self) {
+        self.figures.replays.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is this large.
+    pub(super) fn measured(&self, size: Size) {
+        self.figures.entries.store(size.entries, Ordering::Relaxed);
+        self.figures.bytes.store(size.bytes, Ordering::Relaxed);
+    }
+
+    fn is_hung(&self) -> bool {
+        let since = self.writing_since.load(Ordering::Relaxed);
+        since > 0 && Duration::from_millis(self.now_ms().saturating_sub(since)) > HUNG_AFTER
+    }
+
+    fn now_ms(&self) -> u64 {
+        let since = clock::now().saturating_duration_since(self.began);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What is guarded is whole after every statement, so a panic elsewhere leaves nothing broken.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_does_not_end_counts_as_a_failure_until_it_does() {
+        let mut health = LedgerHealth::default();
+        assert_eq!(health.report(), None, "there is none");
+        health.opened();
+        health.writing();
+        assert!(health.is_writable());
+        health.began = health.began.checked_sub(2 * HUNG_AFTER).unwrap();
+        assert!(!health.is_writable());
+        let report = health.report().unwrap();
+        assert_eq!(report.failure.as_deref(), Some("the disk does not answer"));
+        health.written(Duration::from_secs(10), Some(3));
+        assert!(health.is_writable());
+        let report = health.report().unwrap();
+        assert_eq!(
+            (report.decisions, report.writes, report.failure),
+            (3, 1, None)
+        );
+    }
+}

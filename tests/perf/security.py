@@ -1,0 +1,82 @@
+"""What it costs to hold a key to its use: the ledger of ciphertexts, and signatures over checked strings.
+
+Both are small shares of a figure that differs more than that from run to run, so each is measured side by
+side: two servers, or two clients of one, take turns for several rounds, and the medians are compared.
+"""
+
+import statistics
+from tempfile import TemporaryDirectory
+
+from processes import Load
+from scenarios import Row, closed, number, scenario, world
+from world import World
+
+ROUNDS = 7
+
+#: More ciphertexts than a round can ask for: each is answered once.
+FRESH = 60_000
+
+
+def medians(first, second):
+    """Runs two measurements in turn, with a round for each to warm up; each returns a `Result`. Returns the
+    medians of their CPU time and their rates."""
+    first(), second()
+    runs = [(first(), second()) for _ in range(ROUNDS)]
+    cpu = [statistics.median(run[which].cpu_us for run in runs) for which in (0, 1)]
+    rate = [statistics.median(run[which].answered for run in runs) for which in (0, 1)]
+    return cpu, rate
+
+
+@scenario("ledger-cost", "RSA-2048 decryptions recorded in the ledger, beside raw ones that are not")
+def ledger_cost(machine):
+    with TemporaryDirectory(prefix="keyserver-perf-", dir="/var/tmp") as directory:
+        made = World(directory)
+        made.add_client("raw", ("decrypt-raw",))
+        made.add_client("recorded", ("decrypt-compatible",))
+        made.add_rsa_key()
+        with machine.server(made, extra='[ledger]\ndirectory = "ledger"\n') as server:
+            seeds = iter(range(1000))
+
+            def run(client):
+                # Other ciphertexts every time: none may come again.
+                fresh = ["--fresh", FRESH, "--seed", next(seeds)]
+                options = [*closed(16, 16, "rsa2048-decrypt"), *fresh]
+                result = Load(machine, server, client, *options, seconds=2).result()
+                if result.errors:
+                    raise RuntimeError(f"{client}: {result.errors}")
+                return result
+
+            cpu, rate = medians(lambda: run("raw"), lambda: run("recorded"))
+            writes = server.metric("keyserver_ledger_writes_total")
+            decisions = server.metric("keyserver_ledger_decisions_total")
+            took = server.metric("keyserver_ledger_write_seconds_total")
+        beside = (
+            f"{number(rate[1])}/s, {number(rate[0])}/s without; {cpu[1]:.1f} us of CPU each, "
+            f"{cpu[0]:.1f} us without; {decisions / writes:.1f} decisions a write of "
+            f"{1e3 * took / writes:.2f} ms"
+        )
+        yield Row(
+            "RSA-2048 decrypt with the ledger, of that without", 100 * rate[1] / rate[0], "%",
+            at_least=90, note=beside,
+        )
+        yield Row("RSA-2048 decrypt with the ledger", rate[1], "/s", at_least=10_000)
+
+
+@scenario("structured-cost", "signatures over TLS strings that the server parses, beside those over digests")
+def structured_cost(machine):
+    with world(clients=()) as made:
+        made.add_client("edge", ("sign-digest", "tls12-sign", "tls13-sign"))
+        with machine.server(made) as server:
+            for digest, structured in (("p256", "tls13-p256"), ("rsa2048", "tls12-rsa2048")):
+
+                def run(mix):
+                    options = closed(16, 16, mix)
+                    return Load(machine, server, "edge", *options, seconds=2).result()
+
+                cpu, rate = medians(lambda: run(digest), lambda: run(structured))
+                yield Row(
+                    f"{structured}, of {digest}: CPU time", 100 * cpu[1] / cpu[0], "%",
+                    at_most=103,
+                    note=f"{cpu[1]:.2f} and {cpu[0]:.2f} us each; {number(rate[1])}/s and "
+                    f"{number(rate[0])}/s",
+                )
