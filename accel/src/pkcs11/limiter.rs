@@ -2,15 +2,19 @@
 //!
 //! A device runs some number of operations side by side. Fewer at a time leave it idle; more only wait
 //! inside it. The rate at which it answers is, by Little's law, the number in flight divided by their mean
-//! latency, and that needs no knowledge of how the latency looks without load. So the limiter compares rates:
+//! latency, and that needs no knowledge of how the latency looks without load. What is looked for is the
+//! least number at which the device answers as fast as it ever does. Two numbers are compared by running
+//! with one and the other in turn, so that what changes meanwhile, a busy network, say, changes both:
 //!
 //! ```text
-//! settled at L --try L + step--> clearly faster? -- yes --> stay there, double the step, try up again
-//!      ^                              | no: back to L
-//!      |                              v
-//!      |                        try L - step --> as fast as ever? -- yes --> stay, double the step, try down
-//!      |                              | no: back to L, halve the step
-//!      +---- step is at its least: rest, longer after each such round ----+
+//! rising:   settled against twice as many -- too few? settled = twice, again
+//!              | as fast
+//!              v
+//! falling:  half-way to what was too few, against settled -- as fast? settled = that number
+//!              | nothing between any more                    too few? look above it
+//!              v
+//! resting:  run as settled, longer after each round; then against a quarter more, and an eighth fewer
+//!              | too few: rising       as fast with fewer: falling       neither: rest
 //! ```
 //!
 //! Only operations that found others waiting, or most places taken, are counted: below that the limit does
@@ -19,77 +23,180 @@
 
 use std::time::Duration;
 
-/// A higher limit must answer this much faster to be kept.
-const GAIN: f64 = 1.02;
-/// A lower limit may answer this much slower than the best rate seen, and is kept for its shorter latency.
-const TIE: f64 = 0.97;
-/// Below this part of the settled rate the device has changed, and the search begins anew.
+/// A number that answers this much slower than the best is as good, for its shorter latency.
+const TIE: f64 = 0.98;
+/// How much less than that will do between two numbers that are far apart: few rounds are fought, and what is
+/// too few is then far slower.
+const FAR_SLACK: f64 = 0.03;
+/// And how much less still when chance may have decided: a look at what is near will put it right.
+const DOUBT: f64 = 0.1;
+/// Below this part of the rate before, the device has changed, and the search begins anew.
 const CHANGED: f64 = 0.8;
-/// Operations judged per place in the limit.
-const SAMPLES_PER_PLACE: u32 = 4;
-/// Least operations judged.
-const MIN_SAMPLES: u32 = 32;
+/// Operations in a window, for each place in the limit, and the bounds of that.
+const SAMPLES_PER_PLACE: usize = 8;
+const MIN_SAMPLES: usize = 128;
+const MAX_SAMPLES: usize = 256;
+/// Rounds, a window with each of two numbers, before they are judged: at least, and at most when they are far
+/// apart or close together. What counts is the middle one: a machine that stands still for a moment spoils a
+/// round, and must not decide.
+const MIN_ROUNDS: usize = 3;
+const MAX_ROUNDS_FAR: usize = 5;
+const MAX_ROUNDS_NEAR: usize = 13;
+/// So many standard errors away from a tie, the judgement can be made early.
+const CERTAIN: f64 = 3.0;
+/// Standard error of the middle one of many, as a multiple of their median deviation from it divided by the
+/// root of their number: 1.48 (deviation of a normal distribution) times 1.25 (median in place of the mean).
+const ERROR_OF_MEDIAN: f64 = 1.85;
 /// A latency counts as at most this multiple of the mean so far: one hiccup must not decide.
 const OUTLIER: f64 = 8.0;
-/// Longest rest between rounds of trials, in windows.
-const MAX_REST: u32 = 64;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trial {
-    /// Measuring the settled limit.
-    Settled,
-    /// Measuring `settled + step`.
-    Up,
-    /// Measuring `settled - step`.
-    Down,
-}
+/// First and longest rest between rounds, in windows.
+const FIRST_REST: u32 = 8;
+const MAX_REST: u32 = 128;
 
 /// Finds the concurrency at which a device answers fastest with the least waiting.
 #[derive(Debug)]
 pub(super) struct Limiter {
     /// What applies now.
     limit: usize,
-    /// The limit that trials return to.
+    /// The best number known.
     settled: usize,
     /// Most that is allowed: the sessions that could be opened.
     cap: usize,
-    trial: Trial,
-    step: usize,
-    /// Rate at the settled limit, in operations per second.
+    stage: Stage,
+    duel: Duel,
+    /// Speed at the settled number as part of that where falling began: small losses must not add up.
+    kept: f64,
+    /// Rate at the settled number while resting, in operations per second.
     rate: f64,
-    /// Windows to go until the next trial, and how long the last rest was.
-    rest: u32,
     last_rest: u32,
     /// It has just been made to shrink, and nothing has come back since.
     shrunk: bool,
+    /// Completions still to be passed over: they began under another limit.
+    skip: usize,
     window: Window,
 }
 
-/// Completions since the limit last changed, or since the last judgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Is so much (of 100) more faster? Last, so many were too few.
+    Rising { too_few: usize, percent: usize },
+    /// Is there a number between that is as fast?
+    Falling { too_few: usize },
+    /// Windows to go.
+    Resting { windows: u32 },
+    /// Is a quarter more faster now?
+    LookingUp,
+    /// Is an eighth fewer as fast now?
+    LookingDown,
+}
+
+/// Two numbers that take turns.
 #[derive(Debug, Default)]
+struct Duel {
+    fewer: usize,
+    more: usize,
+    /// Rate with more in this round.
+    rate_with_more: f64,
+    /// Speed with fewer as part of the speed with more, in each round.
+    ratios: Vec<f64>,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug)]
+struct Judgement {
+    /// Speed with fewer as part of the speed with more, at the best that it may be.
+    ratio: f64,
+    /// Fewer are as fast as more, but for what may be given up.
+    enough: bool,
+    /// That is not by chance.
+    certain: bool,
+}
+
+/// Completions under one limit.
+#[derive(Clone, Copy, Debug, Default)]
 struct Window {
-    /// Completions still to be passed over: they began under another limit.
-    skip: usize,
-    count: u32,
+    count: usize,
     latency_s: f64,
     in_flight: f64,
 }
 
+impl Window {
+    fn add(&mut self, latency: f64, in_flight: usize) {
+        let mut latency = latency;
+        if self.count >= 8 {
+            latency = latency.min(OUTLIER * self.mean());
+        }
+        self.count += 1;
+        self.latency_s += latency;
+        self.in_flight += float(in_flight);
+    }
+
+    fn mean(&self) -> f64 {
+        self.latency_s / float(self.count.max(1))
+    }
+
+    /// L / W with both as means over the same operations.
+    fn rate(&self) -> f64 {
+        self.in_flight / self.latency_s.max(f64::MIN_POSITIVE)
+    }
+}
+
+fn float(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+impl Duel {
+    /// Whether there is much between the two.
+    const fn is_far(&self) -> bool {
+        self.fewer < self.more - self.more / 4
+    }
+
+    /// How fewer compare with more; `None` while it is too early to tell.
+    fn judgement(&self, tie: f64) -> Option<Judgement> {
+        let rounds = self.ratios.len();
+        if rounds < MIN_ROUNDS {
+            return None;
+        }
+        let ratio = median(self.ratios.clone());
+        let deviation = median(self.ratios.iter().map(|one| (one - ratio).abs()).collect());
+        let error = CERTAIN * ERROR_OF_MEDIAN * deviation / float(rounds).sqrt();
+        let certain = (ratio - tie).abs() > error;
+        let most = if self.is_far() {
+            MAX_ROUNDS_FAR
+        } else {
+            MAX_ROUNDS_NEAR
+        };
+        (certain || rounds >= most).then_some(Judgement {
+            ratio: ratio + error,
+            enough: ratio >= tie || (self.is_far() && !certain && ratio >= tie - DOUBT),
+            certain,
+        })
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
 impl Limiter {
     pub(super) fn new(start: usize, cap: usize) -> Self {
-        let limit = start.clamp(1, cap.max(1));
-        Self {
-            limit,
-            settled: limit,
+        let settled = start.clamp(1, cap.max(1));
+        let mut limiter = Self {
+            limit: settled,
+            settled,
             cap: cap.max(1),
-            trial: Trial::Settled,
-            step: (limit / 2).max(1),
+            stage: Stage::Resting { windows: 0 },
+            duel: Duel::default(),
+            kept: 1.0,
             rate: 0.0,
-            rest: 0,
-            last_rest: 1,
+            last_rest: FIRST_REST,
             shrunk: false,
+            skip: 2 * settled,
             window: Window::default(),
-        }
+        };
+        limiter.rise(0, 100);
+        limiter
     }
 
     /// How many operations may be in flight.
@@ -97,12 +204,17 @@ impl Limiter {
         self.limit
     }
 
+    /// The best number known; while another is being tried, [`Self::limit`] differs.
+    pub(super) const fn settled(&self) -> usize {
+        self.settled
+    }
+
     /// Sets how many sessions there are to use.
     pub(super) fn set_cap(&mut self, cap: usize) {
         self.cap = cap.max(1);
-        self.settled = self.settled.min(self.cap);
-        if self.limit > self.cap {
-            self.change(self.settled, Trial::Settled);
+        if self.limit.max(self.duel.more).max(self.settled) > self.cap {
+            self.settled = self.settled.min(self.cap);
+            self.rest(FIRST_REST);
         }
     }
 
@@ -112,11 +224,8 @@ impl Limiter {
         if std::mem::replace(&mut self.shrunk, true) {
             return;
         }
-        let less = (self.limit - self.limit.div_ceil(4)).max(1);
-        self.settled = less;
-        self.rate = 0.0;
-        self.step = (less / 4).max(1);
-        self.change(less, Trial::Settled);
+        self.settled = (self.limit - self.limit.div_ceil(4)).max(1);
+        self.rest(self.last_rest);
     }
 
     /// One operation is done. `in_flight` counts it too; `waited` says whether others were waiting for a place.
@@ -126,201 +235,166 @@ impl Limiter {
             // The limit does not bind.
             return;
         }
-        if self.window.skip > 0 {
-            self.window.skip -= 1;
+        if self.skip > 0 {
+            self.skip -= 1;
             return;
         }
-        let window = &mut self.window;
-        let mut latency = latency.as_secs_f64();
-        if window.count >= 8 {
-            latency = latency.min(OUTLIER * window.latency_s / f64::from(window.count));
-        }
-        window.count += 1;
-        window.latency_s += latency;
-        window.in_flight += f64::from(u32::try_from(in_flight).unwrap_or(u32::MAX));
-        let wanted = u32::try_from(self.limit).unwrap_or(u32::MAX);
-        let wanted = wanted.saturating_mul(SAMPLES_PER_PLACE).max(MIN_SAMPLES);
-        if window.count >= wanted && window.latency_s > 0.0 {
-            // L / W with both as means over the same operations.
-            let rate = window.in_flight / window.latency_s;
-            self.window = Window::default();
-            self.judge(rate);
-        }
-    }
-
-    fn judge(&mut self, rate: f64) {
-        match self.trial {
-            Trial::Settled => {
-                if rate < self.rate * CHANGED {
-                    self.step = (self.settled / 2).max(1);
-                    self.rest = 0;
-                    self.last_rest = 1;
-                }
-                self.rate = rate;
-                if self.rest > 0 {
-                    self.rest -= 1;
-                } else {
-                    self.try_up();
-                }
+        self.window.add(latency.as_secs_f64(), in_flight);
+        let wanted = (self.limit * SAMPLES_PER_PLACE).clamp(MIN_SAMPLES, MAX_SAMPLES);
+        if self.window.count >= wanted {
+            let window = std::mem::take(&mut self.window);
+            match self.stage {
+                Stage::Resting { windows } => self.rested(&window, windows),
+                _ => self.fought(&window),
             }
-            Trial::Up if rate >= self.rate * GAIN => {
-                self.settled = self.limit;
-                self.rate = rate;
-                self.step = self.step.saturating_mul(2);
-                self.last_rest = 1;
-                self.try_up();
+        }
+    }
+
+    /// A window at the settled number.
+    fn rested(&mut self, window: &Window, windows: u32) {
+        let rate = window.rate();
+        if rate < self.rate * CHANGED {
+            self.last_rest = FIRST_REST;
+            self.rise(0, 100);
+            return;
+        }
+        self.rate = rate;
+        match windows.checked_sub(1) {
+            Some(windows) => self.stage = Stage::Resting { windows },
+            None if self.settled < self.cap => {
+                let more = self.settled + (self.settled / 4).max(1);
+                self.fight(Stage::LookingUp, self.settled, more.min(self.cap));
             }
-            Trial::Up => self.try_down(),
-            Trial::Down if rate >= self.rate * TIE => {
-                self.settled = self.limit;
-                // Not `rate`: small losses must not add up.
-                self.rate = self.rate.max(rate);
-                self.step = self.step.saturating_mul(2);
-                self.last_rest = 1;
-                self.try_down();
-            }
-            Trial::Down => self.narrow(),
+            None => self.look_down(),
         }
     }
 
-    fn try_up(&mut self) {
-        let higher = self.settled.saturating_add(self.step).min(self.cap);
-        if higher > self.settled {
-            self.change(higher, Trial::Up);
-        } else {
-            self.try_down();
+    /// A window of one of the two that take turns.
+    fn fought(&mut self, window: &Window) {
+        let duel = &mut self.duel;
+        if self.limit == duel.more {
+            duel.rate_with_more = window.rate();
+            let fewer = duel.fewer;
+            self.change(fewer);
+            return;
         }
-    }
-
-    fn try_down(&mut self) {
-        self.step = self.step.min((self.settled / 2).max(1));
-        if self.settled > self.step {
-            self.change(self.settled - self.step, Trial::Down);
-        } else {
-            self.narrow();
-        }
-    }
-
-    /// Neither way was better: look closer, or rest.
-    fn narrow(&mut self) {
-        let least = (self.settled / 8).max(1);
-        if self.step > least {
-            self.step = (self.step / 2).max(least);
-        } else {
-            self.rest = self.last_rest;
-            self.last_rest = self.last_rest.saturating_mul(2).min(MAX_REST);
-        }
-        self.change(self.settled, Trial::Settled);
-    }
-
-    fn change(&mut self, limit: usize, trial: Trial) {
-        // What is in flight now began under the old limit, and what waits in the device behind it, too.
-        let skip = 2 * self.limit.max(limit);
-        self.limit = limit;
-        self.trial = trial;
-        self.window = Window {
-            skip,
-            ..Window::default()
+        let ratio = window.rate() / duel.rate_with_more.max(f64::MIN_POSITIVE);
+        duel.ratios.push(ratio);
+        // Where falling began, the speed was 1.
+        let tie = match self.stage {
+            Stage::Falling { .. } => TIE / self.kept,
+            _ => TIE,
         };
+        let tie = if duel.is_far() { tie - FAR_SLACK } else { tie };
+        let Some(judgement) = duel.judgement(tie) else {
+            let more = duel.more;
+            self.change(more);
+            return;
+        };
+        let (fewer, more) = (duel.fewer, duel.more);
+        self.decide(fewer, more, judgement);
+    }
+
+    fn decide(&mut self, fewer: usize, more: usize, judgement: Judgement) {
+        let Judgement {
+            ratio,
+            enough,
+            certain,
+        } = judgement;
+        match self.stage {
+            Stage::Rising { percent, .. } if !enough => {
+                self.settled = more;
+                self.rise(fewer, percent.saturating_mul(2).min(100));
+            }
+            Stage::Rising { too_few, .. } => {
+                self.kept = 1.0;
+                self.fall(too_few);
+            }
+            Stage::Falling { too_few } => {
+                if enough {
+                    self.settled = fewer;
+                    self.kept *= ratio.min(1.0);
+                    self.fall(too_few);
+                } else {
+                    self.fall(fewer);
+                }
+            }
+            // It is looked at often: by chance alone, a search would begin now and then.
+            Stage::LookingUp if !enough && certain => {
+                self.settled = more;
+                self.rise(fewer, 50);
+            }
+            Stage::LookingUp => self.look_down(),
+            Stage::LookingDown if enough => {
+                self.settled = fewer;
+                self.kept = ratio.min(1.0);
+                self.fall(0);
+            }
+            Stage::LookingDown | Stage::Resting { .. } => {
+                let longer = self.last_rest.saturating_mul(2).min(MAX_REST);
+                self.rest(longer);
+            }
+        }
+    }
+
+    /// Tries so much (of 100) more than the settled number, knowing that `too_few` was too few.
+    fn rise(&mut self, too_few: usize, percent: usize) {
+        if self.settled < self.cap {
+            let step = (self.settled * percent / 100).max(1);
+            let more = self.settled.saturating_add(step).min(self.cap);
+            self.fight(Stage::Rising { too_few, percent }, self.settled, more);
+        } else {
+            self.kept = 1.0;
+            self.fall(too_few);
+        }
+    }
+
+    /// Tries the middle between what is too few and the settled number.
+    fn fall(&mut self, too_few: usize) {
+        let middle = usize::midpoint(too_few, self.settled);
+        if middle > too_few && middle < self.settled {
+            self.fight(Stage::Falling { too_few }, middle, self.settled);
+        } else {
+            self.rest(FIRST_REST);
+        }
+    }
+
+    fn look_down(&mut self) {
+        let fewer = self.settled - (self.settled / 8).max(1);
+        if fewer > 0 {
+            self.fight(Stage::LookingDown, fewer, self.settled);
+        } else {
+            self.rest(self.last_rest.saturating_mul(2).min(MAX_REST));
+        }
+    }
+
+    fn rest(&mut self, windows: u32) {
+        self.stage = Stage::Resting { windows };
+        self.last_rest = windows;
+        self.rate = 0.0;
+        self.duel = Duel::default();
+        self.change(self.settled);
+    }
+
+    fn fight(&mut self, stage: Stage, fewer: usize, more: usize) {
+        self.stage = stage;
+        self.duel = Duel {
+            fewer,
+            more,
+            ..Duel::default()
+        };
+        self.change(more);
+    }
+
+    fn change(&mut self, limit: usize) {
+        // What is in flight now began under the old limit, and what waits in the device behind it, too.
+        if limit != self.limit {
+            self.skip = 2 * self.limit.max(limit);
+        }
+        self.limit = limit;
+        self.window = Window::default();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A device that runs `width` at once, each for `service` seconds; the rest wait inside it, in order.
-    /// Completions come one by one. Returns the limits after each of the last completions.
-    fn simulate(
-        limiter: &mut Limiter,
-        width: usize,
-        service: f64,
-        operations: usize,
-    ) -> Vec<usize> {
-        let mut noise = 1_u64;
-        let (mut now, mut running) = (0.0_f64, Vec::<(f64, f64)>::new());
-        let mut servers = vec![0.0_f64; width];
-        let mut seen = Vec::new();
-        for _ in 0..operations {
-            while running.len() < limiter.limit() {
-                noise = noise
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1);
-                let jitter =
-                    0.95 + 0.1 * f64::from(u32::try_from(noise >> 40).unwrap()) / 16_777_216.0;
-                let free = servers.iter_mut().min_by(|a, b| a.total_cmp(b)).unwrap();
-                let end = free.max(now) + service * jitter;
-                *free = end;
-                running.push((end, now));
-            }
-            let first = running
-                .iter()
-                .enumerate()
-                .min_by(|a, b| a.1.0.total_cmp(&b.1.0))
-                .map(|(at, _)| at)
-                .unwrap();
-            let in_flight = running.len();
-            let (end, begun) = running.swap_remove(first);
-            now = end;
-            limiter.completed(Duration::from_secs_f64(end - begun), in_flight, true);
-            seen.push(limiter.limit());
-        }
-        seen.split_off(operations / 2)
-    }
-
-    fn median(mut values: Vec<usize>) -> usize {
-        values.sort_unstable();
-        values[values.len() / 2]
-    }
-
-    #[test]
-    fn it_finds_the_width_of_the_device_from_both_sides() {
-        for start in [1, 4, 8, 16, 30, 64] {
-            for width in [1, 2, 8, 16, 32] {
-                let mut limiter = Limiter::new(start, 64);
-                let found = median(simulate(&mut limiter, width, 0.005, 40_000));
-                assert!(
-                    found >= width && found <= width + width / 4 + 1,
-                    "from {start}: {found} for a device of {width}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn it_follows_a_device_that_changes() {
-        let mut limiter = Limiter::new(16, 64);
-        assert_eq!(median(simulate(&mut limiter, 16, 0.005, 20_000)) / 2, 8);
-        let found = median(simulate(&mut limiter, 4, 0.005, 20_000));
-        assert!((4..=6).contains(&found), "{found}");
-        let found = median(simulate(&mut limiter, 32, 0.005, 80_000));
-        assert!((30..=40).contains(&found), "{found}");
-    }
-
-    #[test]
-    fn without_a_queue_nothing_is_concluded() {
-        let mut limiter = Limiter::new(16, 64);
-        for _ in 0..10_000 {
-            limiter.completed(Duration::from_millis(5), 3, false);
-        }
-        assert_eq!(limiter.limit(), 16);
-    }
-
-    #[test]
-    fn a_busy_device_gets_less_at_once_and_the_cap_is_kept() {
-        let mut limiter = Limiter::new(16, 64);
-        limiter.shrink();
-        assert_eq!(limiter.limit(), 12);
-        limiter.set_cap(5);
-        assert_eq!(limiter.limit(), 5);
-        limiter.shrink();
-        assert_eq!(limiter.limit(), 5, "told twice at once");
-        for _ in 0..10 {
-            limiter.completed(Duration::from_millis(5), 5, true);
-            limiter.shrink();
-        }
-        assert_eq!(limiter.limit(), 1);
-        limiter.set_cap(0);
-        assert_eq!(limiter.limit(), 1);
-    }
-}
+mod tests;
