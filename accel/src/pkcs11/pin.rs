@@ -5,11 +5,14 @@ use std::error::Error;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
+/// Permission bits of the group and of everybody else.
+const OTHERS: u32 = 0o077;
 /// Longest PIN in bytes. The longest that a known device takes is 255.
 const MAX_PIN_LEN: u64 = 255;
 /// Where the service manager puts credentials.
@@ -20,7 +23,7 @@ const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 pub enum PinSource {
     /// `credential:NAME`: the file NAME in `$CREDENTIALS_DIRECTORY`, see systemd.exec(5).
     Credential(String),
-    /// `file:/PATH`: a file, by its absolute path.
+    /// `file:/PATH`: a file, by its absolute path. Nobody but its owner may have any right to it.
     File(PathBuf),
     /// `env:NAME`: an environment variable. Others of the same user can read it; prefer a credential.
     Environment(String),
@@ -76,6 +79,8 @@ pub enum PinError {
     NoCredentials,
     /// The file cannot be read.
     Read(PathBuf, io::Error),
+    /// Others than its owner may read or change the file; these are its permission bits.
+    Permissions(PathBuf, u32),
     /// The environment has no such variable, or its value is not UTF-8.
     Unset(String),
     /// The source holds nothing.
@@ -94,6 +99,12 @@ impl fmt::Display for PinError {
             Self::Read(path, error) => {
                 write!(f, "no PIN: {} cannot be read: {error}", path.display())
             }
+            Self::Permissions(path, mode) => write!(
+                f,
+                "no PIN: {} is open to others (mode {mode:03o}); give it to the user that the server runs as \
+                 and `chmod 600` it",
+                path.display()
+            ),
             Self::Unset(name) => write!(f, "no PIN: the environment has no variable {name}"),
             Self::Empty(source) => write!(f, "no PIN: {source} is empty"),
             Self::TooLong(source) => write!(
@@ -108,7 +119,11 @@ impl Error for PinError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Read(_, error) => Some(error),
-            Self::NoCredentials | Self::Unset(_) | Self::Empty(_) | Self::TooLong(_) => None,
+            Self::NoCredentials
+            | Self::Permissions(..)
+            | Self::Unset(_)
+            | Self::Empty(_)
+            | Self::TooLong(_) => None,
         }
     }
 }
@@ -124,9 +139,10 @@ impl PinSource {
             Self::Credential(name) => {
                 let directory =
                     env::var_os(CREDENTIALS_DIRECTORY).ok_or(PinError::NoCredentials)?;
-                read_file(&Path::new(&directory).join(name))?
+                // The service manager guards them in its own way: an access list shows as rights of the group.
+                read_file(&Path::new(&directory).join(name), 0)?
             }
-            Self::File(path) => read_file(path)?,
+            Self::File(path) => read_file(path, OTHERS)?,
             Self::Environment(name) => {
                 let value = env::var(name).map_err(|_| PinError::Unset(name.clone()))?;
                 Zeroizing::new(value.into_bytes())
@@ -148,9 +164,14 @@ impl PinSource {
     }
 }
 
-fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, PinError> {
+/// Reads a file that has none of the permission bits `refused`.
+fn read_file(path: &Path, refused: u32) -> Result<Zeroizing<Vec<u8>>, PinError> {
     let failed = |error| PinError::Read(path.to_owned(), error);
     let file = File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.mode() & 0o777;
+    if mode & refused != 0 {
+        return Err(PinError::Permissions(path.to_owned(), mode));
+    }
     // Room for the PIN, a line end and one byte more: growing would leave an unwiped copy behind.
     let room = MAX_PIN_LEN + 3;
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(room).unwrap_or(0)));
@@ -183,7 +204,32 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pin");
         std::fs::write(&path, content).unwrap();
+        set_mode(&path, 0o600);
         (folder, PinSource::File(path))
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_or_change_is_refused() {
+        let (folder, source) = file_of(b"90125476");
+        let path = folder.path().join("pin");
+        for mode in [0o640, 0o604, 0o660, 0o602, 0o644, 0o700 | 0o010] {
+            set_mode(&path, mode);
+            let error = source.read().unwrap_err();
+            assert!(
+                matches!(&error, PinError::Permissions(at, seen) if *at == path && *seen == mode),
+                "{error:?}"
+            );
+            assert!(!error.to_string().contains("90125476"), "{error}");
+        }
+        for mode in [0o600, 0o400] {
+            set_mode(&path, mode);
+            assert!(source.read().is_ok(), "{mode:o}");
+        }
     }
 
     #[test]
