@@ -11,6 +11,8 @@ mod device;
 mod failures;
 #[path = "pkcs11/hangs.rs"]
 mod hangs;
+#[path = "pkcs11/kryoptic.rs"]
+mod kryoptic;
 #[path = "pkcs11/limits.rs"]
 mod limits;
 #[path = "pkcs11/loading.rs"]

@@ -118,8 +118,8 @@ async fn a_key_moves_between_file_and_token(backend: &str) {
     hsm.add_token("bank");
     let fixture = Fixture::new();
     let file = fixture.add_key("shop", KeyKind::P256);
-    let pem = pem_of(&fs::read(&file).unwrap());
-    hsm.import_key("bank", &pem, "shop", 1);
+    let pkcs8 = fs::read(&file).unwrap();
+    hsm.import_der("bank", &pkcs8, "shop", 1);
     let other = fixture.add_key("other", KeyKind::Ed25519);
     let config = with_keys(backend, String::new());
     let world = start(&hsm, fixture, &config);
@@ -146,10 +146,9 @@ async fn a_key_moves_between_file_and_token(backend: &str) {
                 .is_some(),
             "round {round}: the key is in the token"
         );
-        world.fixture.write(
-            file.strip_prefix(world.fixture.path("")).unwrap(),
-            pem.as_bytes(),
-        );
+        world
+            .fixture
+            .write(file.strip_prefix(world.fixture.path("")).unwrap(), &pkcs8);
         world.fixture.write_config(&config);
         reload(&world, true);
         assert_same(&client, &shop).await;
@@ -193,20 +192,6 @@ fn reload(world: &World, succeeds: bool) -> String {
         world.server.log()
     );
     text
-}
-
-fn pem_of(pkcs8: &[u8]) -> String {
-    use base64::Engine as _;
-    let body = base64::engine::general_purpose::STANDARD.encode(pkcs8);
-    let lines: Vec<_> = body
-        .as_bytes()
-        .chunks(64)
-        .map(|line| str::from_utf8(line).unwrap())
-        .collect();
-    format!(
-        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
-        lines.join("\n")
-    )
 }
 
 /// Everything that the daemon prints at the most talkative level, everything that it serves, its

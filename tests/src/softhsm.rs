@@ -1,103 +1,45 @@
-//! A hardware security module in software: SoftHSM with tokens of its own for one test, and keys that
-//! `pkcs11-tool` made in them.
+//! A hardware security module in software, as the server's tests want it: SoftHSM with keys of the kinds that
+//! the server knows, and the configuration that names them. `pkcs11_shim` makes the tokens.
 
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use base64::Engine as _;
 use pkcs11_shim::Installed;
-use tempfile::TempDir;
 
 use crate::keys::KeyKind;
-use crate::parts;
 
 /// The PIN of every token. Long enough that it is found nowhere by chance.
-pub const PIN: &str = "73915028461937";
-
-/// Where distributions put the module.
-const MODULES: [&str; 4] = [
-    "/usr/lib/softhsm/libsofthsm2.so",
-    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib64/pkcs11/libsofthsm2.so",
-];
+pub const PIN: &str = pkcs11_shim::SoftHsm::PIN;
 
 /// A directory with tokens, and the file that tells the module about it.
-pub struct SoftHsm {
-    directory: TempDir,
-    module: PathBuf,
+pub struct SoftHsm(pkcs11_shim::SoftHsm);
+
+impl Deref for SoftHsm {
+    type Target = pkcs11_shim::SoftHsm;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl SoftHsm {
     /// A module without tokens, or `None` after saying that the test is skipped.
     pub fn new() -> Option<Self> {
-        let module = MODULES.iter().map(Path::new).find(|path| path.exists());
-        let (Some(module), true) = (module, has_tools()) else {
-            parts::missing("SoftHSM with pkcs11-tool (Debian: softhsm2 opensc)");
-            return None;
-        };
-        let directory = tempfile::Builder::new().prefix("keyserver-hsm-").tempdir();
-        let directory = directory.expect("a temporary directory");
-        let tokens = directory.path().join("tokens");
-        fs::create_dir(&tokens).expect("a directory");
-        let configuration = format!(
-            "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n",
-            tokens.display()
-        );
-        fs::write(directory.path().join("softhsm2.conf"), configuration).expect("a file");
-        let pin = directory.path().join("pin");
-        fs::write(pin, format!("{PIN}\n")).expect("a file");
-        Some(Self {
-            directory,
-            module: module.into(),
-        })
-    }
-
-    /// The module.
-    pub fn module(&self) -> &Path {
-        &self.module
-    }
-
-    /// The value of `SOFTHSM2_CONF` for processes that load the module.
-    pub fn configuration(&self) -> PathBuf {
-        self.directory.path().join("softhsm2.conf")
+        pkcs11_shim::SoftHsm::new(&[]).map(Self)
     }
 
     /// A module that stands before a copy of this one and fails on demand. A process can hold several,
     /// which know nothing of each other. It brings the configuration along: no wrapper is needed.
     pub fn faulty(&self, name: &str) -> Installed {
-        let copy = self.directory.path().join(format!("{name}-softhsm.so"));
-        fs::copy(&self.module, &copy).expect("a copy of the module");
-        let configuration = self.configuration();
-        let configuration = configuration.to_str().expect("a path in UTF-8");
-        let environment = [("SOFTHSM2_CONF", configuration)];
-        pkcs11_shim::install(self.directory.path(), name, &copy, &environment)
-    }
-
-    /// A file with [`PIN`].
-    pub fn pin_file(&self) -> PathBuf {
-        self.directory.path().join("pin")
+        self.shim(name, true)
     }
 
     /// A command line that runs the rest of its arguments with the module's configuration in place.
     pub fn wrapper(&self) -> Vec<PathBuf> {
         let setting = format!("SOFTHSM2_CONF={}", self.configuration().display());
         vec!["/usr/bin/env".into(), setting.into()]
-    }
-
-    /// Makes a token.
-    pub fn add_token(&self, label: &str) {
-        let arguments = [
-            "--init-token",
-            "--free",
-            "--label",
-            label,
-            "--so-pin",
-            PIN,
-            "--pin",
-            PIN,
-        ];
-        self.run("softhsm2-util", &arguments);
     }
 
     /// Makes a key in a token, under the label and the identifier given.
@@ -114,47 +56,14 @@ impl SoftHsm {
                 panic!("SoftHSM has no {}", kind.name())
             }
         };
-        let id = format!("{id:02x}");
-        self.tool(
-            token,
-            &[
-                "--keypairgen",
-                "--key-type",
-                kind,
-                "--label",
-                label,
-                "--id",
-                &id,
-            ],
-        );
+        self.generate(token, kind, label, &format!("{id:02x}"));
     }
 
-    /// Puts a private key that was made elsewhere (PKCS#8 PEM) into a token.
-    pub fn import_key(&self, token: &str, pem: &str, label: &str, id: u8) {
-        let file = self.directory.path().join("import.pem");
-        fs::write(&file, pem).expect("a file");
-        let id = format!("{id:02x}");
-        let file = file.to_str().expect("a path in UTF-8");
-        let arguments = [
-            "--import", file, "--token", token, "--label", label, "--id", &id, "--pin", PIN,
-        ];
-        self.run("softhsm2-util", &arguments);
-    }
-
-    /// Runs `pkcs11-tool` on a token, logged in; returns what it printed.
-    pub fn tool(&self, token: &str, arguments: &[&str]) -> String {
-        let module = self.module.to_str().expect("a path in UTF-8");
-        let mut all = vec![
-            "--module",
-            module,
-            "--token-label",
-            token,
-            "--login",
-            "--pin",
-            PIN,
-        ];
-        all.extend(arguments);
-        self.run("pkcs11-tool", &all)
+    /// Puts a private key that was made elsewhere (PKCS#8 DER) into a token.
+    pub fn import_der(&self, token: &str, pkcs8: &[u8], label: &str, id: u8) {
+        let file = self.folder().join("import.pem");
+        fs::write(&file, pem_of(pkcs8)).expect("a file");
+        self.import(token, label, &format!("{id:02x}"), &file);
     }
 
     /// The public key with this identifier, DER `SubjectPublicKeyInfo`.
@@ -168,7 +77,7 @@ impl SoftHsm {
             KeyKind::P521 => "30819b301006072a8648ce3d020106052b8104002303818600",
             KeyKind::Ed25519 => "302a300506032b6570032100",
             _ => {
-                let file = self.directory.path().join("public.der");
+                let file = self.folder().join("public.der");
                 let path = file.to_str().expect("a path in UTF-8");
                 let read = ["--read-object", "--output-file", path];
                 self.tool(token, &[&read[..], &select].concat());
@@ -176,7 +85,7 @@ impl SoftHsm {
             }
         };
         // The listing holds every public key, whatever is asked for.
-        let listing = self.tool(token, &["--list-objects", "--type", "pubkey"]);
+        let listing = self.ask_tool(token, &["--list-objects", "--type", "pubkey"]);
         let field = |object: &str, name: &str| {
             let line = object
                 .lines()
@@ -202,7 +111,7 @@ impl SoftHsm {
 
     /// A `[[keys]]` entry for a key.
     pub fn entry(&self, token: &str, label: &str) -> String {
-        self.entry_through(&self.module, token, label)
+        self.entry_through(self.module(), token, label)
     }
 
     /// A `[[keys]]` entry for a key behind another module that forwards to this one.
@@ -213,21 +122,20 @@ impl SoftHsm {
             self.pin_file().display()
         )
     }
+}
 
-    fn run(&self, program: &str, arguments: &[&str]) -> String {
-        let output = Command::new(program)
-            .args(arguments)
-            .env("SOFTHSM2_CONF", self.configuration())
-            .output()
-            .unwrap_or_else(|error| panic!("{program} does not start: {error}"));
-        assert!(
-            output.status.success(),
-            "{program} {arguments:?} failed:\n{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
+/// PEM, which is what `softhsm2-util` reads.
+fn pem_of(pkcs8: &[u8]) -> String {
+    let body = base64::engine::general_purpose::STANDARD.encode(pkcs8);
+    let lines: Vec<_> = body
+        .as_bytes()
+        .chunks(64)
+        .map(|line| str::from_utf8(line).expect("base64 is ASCII"))
+        .collect();
+    format!(
+        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+        lines.join("\n")
+    )
 }
 
 fn hex(text: &str) -> Vec<u8> {
@@ -237,11 +145,4 @@ fn hex(text: &str) -> Vec<u8> {
             u8::from_str_radix(text.get(at..at + 2).expect("pairs"), 16).expect("hexadecimal")
         })
         .collect()
-}
-
-fn has_tools() -> bool {
-    ["softhsm2-util", "pkcs11-tool"].iter().all(|program| {
-        // Each prints its usage; what counts is that it starts.
-        Command::new(program).arg("--help").output().is_ok()
-    })
 }

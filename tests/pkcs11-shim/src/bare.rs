@@ -9,8 +9,9 @@ use std::time::Duration;
 use cryptoki_sys::{
     CK_ATTRIBUTE, CK_C_INITIALIZE_ARGS, CK_FUNCTION_LIST, CK_MECHANISM, CK_MECHANISM_TYPE,
     CK_OBJECT_CLASS, CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_SLOT_ID, CK_TRUE, CK_ULONG, CKA_CLASS,
-    CKA_LABEL, CKF_OS_LOCKING_OK, CKF_SERIAL_SESSION, CKO_PRIVATE_KEY, CKR_OK,
-    CKR_USER_ALREADY_LOGGED_IN, CKU_USER, Pkcs11,
+    CKA_ID, CKA_LABEL, CKA_PARAMETER_SET, CKA_PRIVATE, CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN,
+    CKA_VERIFY, CKF_OS_LOCKING_OK, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKM_ML_DSA_KEY_PAIR_GEN,
+    CKO_PRIVATE_KEY, CKR_OK, CKR_USER_ALREADY_LOGGED_IN, CKU_USER, Pkcs11,
 };
 
 /// Longest signature that is made here.
@@ -23,7 +24,6 @@ const MAX_SIGNATURE: usize = 1024;
 ///
 /// When a call fails: without a module that works there is nothing to compare with.
 #[must_use]
-#[expect(clippy::expect_used, reason = "for benchmarks: a failure ends it")]
 pub fn bare_loop(
     module: &Path,
     pin: &str,
@@ -33,16 +33,7 @@ pub fn bare_loop(
     threads: usize,
     duration: Duration,
 ) -> u64 {
-    // SAFETY: loads what the benchmark has named, a PKCS#11 module, whose initialisers are made to run here.
-    let library = unsafe { Pkcs11::new(module) }.expect("the module loads");
-    let entry = *library.C_GetFunctionList.as_ref().expect("an entry point");
-    let mut list = std::ptr::null_mut();
-    // SAFETY: may be called before C_Initialize, and writes one pointer.
-    assert_eq!(unsafe { entry(&raw mut list) }, CKR_OK);
-    // SAFETY: on success the pointer leads to the module's list, a constant as long as it is loaded.
-    let functions = *unsafe { list.as_ref() }.expect("a list");
-    let bare = Bare { functions };
-    bare.initialize();
+    let bare = Bare::load(module);
     let (slot, key) = bare.find(pin, label);
     let (stop, made) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
@@ -61,10 +52,6 @@ pub fn bare_loop(
     made.into_inner()
 }
 
-struct Bare {
-    functions: CK_FUNCTION_LIST,
-}
-
 /// Calls a function that must succeed.
 macro_rules! must {
     ($bare:ident.$name:ident($($argument:expr),*)) => {{
@@ -76,8 +63,94 @@ macro_rules! must {
     }};
 }
 
+/// A module, and its functions.
+pub(crate) struct Bare {
+    functions: CK_FUNCTION_LIST,
+    /// Keeps it loaded.
+    _library: Pkcs11,
+}
+
 #[expect(clippy::expect_used, reason = "for benchmarks: a failure ends it")]
 impl Bare {
+    /// Loads a module and initializes it, if nobody has.
+    pub(crate) fn load(module: &Path) -> Self {
+        // SAFETY: loads what the test has named, a PKCS#11 module, whose initialisers are made to run here.
+        let library = unsafe { Pkcs11::new(module) }.expect("the module loads");
+        let entry = *library.C_GetFunctionList.as_ref().expect("an entry point");
+        let mut list = std::ptr::null_mut();
+        // SAFETY: may be called before C_Initialize, and writes one pointer.
+        assert_eq!(unsafe { entry(&raw mut list) }, CKR_OK);
+        // SAFETY: on success the pointer leads to the module's list, a constant as long as it is loaded.
+        let functions = *unsafe { list.as_ref() }.expect("a list");
+        let bare = Self {
+            functions,
+            _library: library,
+        };
+        bare.initialize();
+        bare
+    }
+
+    /// Ends what [`Self::load`] began: no session is left, and no login.
+    pub(crate) fn finalize(&self) {
+        must!(self.C_Finalize(std::ptr::null_mut()));
+    }
+
+    /// Has a token make an ML-DSA key pair of this parameter set.
+    pub(crate) fn generate_ml_dsa(
+        &self,
+        slot: CK_SLOT_ID,
+        pin: &str,
+        mut set: CK_ULONG,
+        label: &str,
+        id: &[u8],
+    ) {
+        let mut session = 0;
+        let nothing: *mut c_void = std::ptr::null_mut();
+        let flags = CKF_SERIAL_SESSION | CKF_RW_SESSION;
+        must!(self.C_OpenSession(slot, flags, nothing, None, &raw mut session));
+        let length = CK_ULONG::try_from(pin.len()).expect("a short PIN");
+        must!(self.C_Login(session, CKU_USER, pin.as_ptr().cast_mut(), length));
+        let mut yes = CK_TRUE;
+        let attribute = |kind, value: *mut c_void, length: usize| CK_ATTRIBUTE {
+            type_: kind,
+            pValue: value,
+            ulValueLen: CK_ULONG::try_from(length).expect("a short value"),
+        };
+        let yes: *mut c_void = (&raw mut yes).cast();
+        let mut public = [
+            attribute(CKA_TOKEN, yes, 1),
+            attribute(CKA_VERIFY, yes, 1),
+            attribute(CKA_PARAMETER_SET, (&raw mut set).cast(), size_of_val(&set)),
+            attribute(CKA_LABEL, label.as_ptr().cast_mut().cast(), label.len()),
+            attribute(CKA_ID, id.as_ptr().cast_mut().cast(), id.len()),
+        ];
+        let mut private = [
+            attribute(CKA_TOKEN, yes, 1),
+            attribute(CKA_PRIVATE, yes, 1),
+            attribute(CKA_SENSITIVE, yes, 1),
+            attribute(CKA_SIGN, yes, 1),
+            attribute(CKA_LABEL, label.as_ptr().cast_mut().cast(), label.len()),
+            attribute(CKA_ID, id.as_ptr().cast_mut().cast(), id.len()),
+        ];
+        let mut mechanism = CK_MECHANISM {
+            mechanism: CKM_ML_DSA_KEY_PAIR_GEN,
+            pParameter: nothing,
+            ulParameterLen: 0,
+        };
+        let (mut public_key, mut private_key) = (0, 0);
+        must!(self.C_GenerateKeyPair(
+            session,
+            &raw mut mechanism,
+            public.as_mut_ptr(),
+            5,
+            private.as_mut_ptr(),
+            6,
+            &raw mut public_key,
+            &raw mut private_key
+        ));
+        must!(self.C_CloseSession(session));
+    }
+
     fn initialize(&self) {
         let mut arguments = CK_C_INITIALIZE_ARGS {
             flags: CKF_OS_LOCKING_OK,

@@ -39,6 +39,8 @@ struct State {
     running: usize,
     peak: usize,
     wrong: u64,
+    /// What every operation returns until the module is initialized again.
+    ailment: Option<CK_RV>,
     counts: HashMap<String, u64>,
 }
 
@@ -88,6 +90,12 @@ impl Faults {
                 .changed
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
+        }
+        if function == "C_Initialize" {
+            state.ailment = None;
+        }
+        if let (Some(code), "C_Sign" | "C_Decrypt") = (state.ailment, function) {
+            return Verdict::Fail(code);
         }
         if slot.is_some_and(|slot| state.removed.contains(&slot)) {
             return Verdict::Fail(CKR_TOKEN_NOT_PRESENT);
@@ -202,6 +210,7 @@ impl Faults {
             ["insert", slot] => {
                 state.removed.remove(&number(slot)?);
             }
+            ["ail", code] => state.ailment = Some(number(code)?),
             ["wrong", times] => state.wrong = times.parse().ok()?,
             ["count", function] => {
                 answer = state.counts.get(function).copied().unwrap_or(0).to_string();
@@ -275,6 +284,15 @@ mod tests {
         assert_eq!(faults.enter("C_Sign", Some(7)), gone);
         assert_eq!(faults.enter("C_Sign", Some(8)), Verdict::Pass);
         assert_eq!(faults.command(&["insert", "7"]).as_deref(), Some("ok"));
+        assert_eq!(faults.enter("C_Sign", Some(7)), Verdict::Pass);
+    }
+
+    #[test]
+    fn an_ailing_module_is_well_once_it_is_initialized() {
+        let faults = faults(&["ail 0x5"]);
+        assert_eq!(faults.enter("C_Sign", Some(7)), Verdict::Fail(5));
+        assert_eq!(faults.enter("C_OpenSession", Some(7)), Verdict::Pass);
+        assert_eq!(faults.enter("C_Initialize", None), Verdict::Pass);
         assert_eq!(faults.enter("C_Sign", Some(7)), Verdict::Pass);
     }
 

@@ -15,6 +15,22 @@ pub struct Installed {
     pub control: Control,
 }
 
+impl Installed {
+    /// Has a command that needs no loaded module, such as `fail`, carried out as soon as it is loaded.
+    ///
+    /// # Panics
+    ///
+    /// When the configuration cannot be written.
+    #[expect(clippy::expect_used, reason = "for tests: a failure ends the test")]
+    pub fn from_the_start(&self, command: &str) {
+        let path = self.module.with_extension("conf");
+        let mut text = fs::read_to_string(&path).expect("the configuration");
+        text.push_str("\ndo=");
+        text.push_str(command);
+        fs::write(path, text).expect("the configuration");
+    }
+}
+
 /// Copies the module to `directory` under `name`, to stand before `real` with this environment.
 ///
 /// # Panics

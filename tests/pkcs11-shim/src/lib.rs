@@ -13,6 +13,7 @@ mod bare;
 mod control;
 mod faults;
 mod install;
+mod kryoptic;
 mod softhsm;
 
 use std::ffi::{CStr, OsStr, c_void};
@@ -31,6 +32,7 @@ use cryptoki_sys::{
 pub use bare::bare_loop;
 pub use control::Control;
 pub use install::{Installed, install};
+pub use kryoptic::Kryoptic;
 pub use softhsm::SoftHsm;
 
 use faults::{FAULTS, Verdict};
@@ -61,6 +63,10 @@ fn load() -> Option<Real> {
         match line.split_once('=') {
             Some(("module", path)) => module = Some(PathBuf::from(path)),
             Some(("socket", path)) => control::listen(path.into()),
+            Some(("do", command)) => {
+                let words: Vec<_> = command.split(' ').collect();
+                FAULTS.command(&words)?;
+            }
             Some((name, value)) => {
                 let name = name.strip_prefix("env ")?;
                 // SAFETY: the test that loads this module does so before it starts threads that read the

@@ -1,8 +1,9 @@
 //! Tokens of SoftHSM in a temporary directory: real keys behind a real module.
 
 use std::env;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -29,8 +30,8 @@ pub struct SoftHsm {
     reason = "for tests: tools that fail end the test"
 )]
 impl SoftHsm {
-    /// The PIN of every token.
-    pub const PIN: &'static str = "271828";
+    /// The PIN of every token. Long enough that it is found nowhere by chance.
+    pub const PIN: &'static str = "73915028461937";
 
     /// Makes tokens with these labels; `None`, after saying so, on a machine without SoftHSM or
     /// `pkcs11-tool` (Debian: softhsm2, opensc).
@@ -46,23 +47,24 @@ impl SoftHsm {
         let store = folder.path().join("tokens");
         fs::create_dir(&store).expect("a folder for tokens");
         let text = format!(
-            "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
+            "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n\
+             slots.removable = false\n",
             store.display()
         );
         fs::write(folder.path().join("softhsm2.conf"), text).expect("a configuration");
-        fs::write(folder.path().join("pin"), Self::PIN).expect("a PIN file");
+        let pin = folder.path().join("pin");
+        // With the line end that editors leave.
+        fs::write(&pin, format!("{}\n", Self::PIN)).expect("a PIN file");
+        fs::set_permissions(&pin, Permissions::from_mode(0o600)).expect("a PIN file of one's own");
         let hsm = Self { folder, module };
-        for label in tokens {
-            hsm.util(&[
-                "--init-token",
-                "--free",
-                "--label",
-                label,
-                "--so-pin",
-                "314159",
-            ]);
-        }
+        tokens.iter().for_each(|label| hsm.add_token(label));
         Some(hsm)
+    }
+
+    /// Makes a token.
+    pub fn add_token(&self, label: &str) {
+        let wanted = ["--init-token", "--free", "--label", label];
+        self.util(&[&wanted[..], &["--so-pin", Self::PIN]].concat());
     }
 
     /// The real module.
@@ -99,12 +101,26 @@ impl SoftHsm {
 
     /// Has a token make a key pair: `kind` as `pkcs11-tool` wants it, `EC:prime256v1` or `rsa:2048`.
     pub fn generate(&self, token: &str, kind: &str, label: &str, id: &str) {
+        let kind = ["--keypairgen", "--key-type", kind];
+        self.tool(
+            token,
+            &[&kind[..], &["--label", label, "--id", id]].concat(),
+        );
+    }
+
+    /// Runs `pkcs11-tool` on a token, logged in; returns what it printed.
+    #[must_use]
+    pub fn ask_tool(&self, token: &str, arguments: &[&str]) -> String {
         let module = self.module.to_str().expect("a path in UTF-8");
         let mut command = Command::new("pkcs11-tool");
         command.args(["--module", module, "--token-label", token, "--login"]);
-        command.args(["--pin", Self::PIN, "--keypairgen", "--key-type", kind]);
-        command.args(["--label", label, "--id", id]);
-        self.run(&mut command);
+        command.args(["--pin", Self::PIN]).args(arguments);
+        self.run(&mut command)
+    }
+
+    /// The same for what is done for its effect.
+    pub fn tool(&self, token: &str, arguments: &[&str]) {
+        drop(self.ask_tool(token, arguments));
     }
 
     /// A copy of the shim before this module. With `private`, before a copy of the real module too, so that
@@ -137,10 +153,10 @@ impl SoftHsm {
     fn util(&self, arguments: &[&str]) {
         let mut command = Command::new("softhsm2-util");
         command.args(arguments).args(["--pin", Self::PIN]);
-        self.run(&mut command);
+        drop(self.run(&mut command));
     }
 
-    fn run(&self, command: &mut Command) {
+    fn run(&self, command: &mut Command) -> String {
         command.env("SOFTHSM2_CONF", self.configuration());
         let output = command.output().expect("the tool runs");
         assert!(
@@ -149,10 +165,11 @@ impl SoftHsm {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 
-fn is_there(tool: &str) -> bool {
+pub(crate) fn is_there(tool: &str) -> bool {
     let mut command = Command::new(tool);
     command
         .arg("--version")
@@ -163,7 +180,7 @@ fn is_there(tool: &str) -> bool {
 
 /// Says that a test is skipped because `what` is missing, or fails in continuous integration.
 #[expect(clippy::print_stderr, reason = "the output of a test")]
-fn missing(what: &str) {
+pub(crate) fn missing(what: &str) {
     let in_ci = env::var("CI").is_ok_and(|value| value == "true");
     assert!(
         !in_ci,
