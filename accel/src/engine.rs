@@ -30,7 +30,6 @@ use crate::class::Class;
 use crate::error::{EngineError, JobError};
 use crate::job::{Job, Operation};
 use crate::key::Key;
-use crate::key_exchange::challenge;
 use crate::prove::{ProofError, prove};
 use crate::quarantine::{Quarantine, Trust};
 use crate::simd::Lanes;
@@ -279,15 +278,14 @@ impl Engine {
     ///
     /// The token did not do the bare RSA operation; key exchanges with this key will fail.
     pub fn prepare_key_exchange(&self, key: &Key) -> Result<(), JobError> {
-        let (true, Some(length)) = (key.is_in_token(), key.modulus_len()) else {
+        let Some(challenge) = key.key_exchange_challenge() else {
             return Ok(());
         };
-        let challenge = challenge(key.spki_der(), length);
         let mut opened = Zeroizing::new(Vec::new());
         let mut job = Job::new(key, Operation::RsaPrivate, &challenge, &mut opened);
         self.run(slice::from_mut(&mut job));
         job.result?;
-        key.set_substitutes(&opened);
+        key.prepare_key_exchange(&opened);
         Ok(())
     }
 

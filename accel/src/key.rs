@@ -15,7 +15,7 @@ use crate::class::{Class, KeyType};
 use crate::der::{self, Container, EcPrivateKey, Pkcs8, RsaPrivateKey};
 use crate::error::KeyError;
 use crate::job::Operation;
-use crate::key_exchange::Substitutes;
+use crate::key_exchange::{Substitutes, challenge};
 use crate::parts::RsaParts;
 use crate::pem;
 #[cfg(feature = "pkcs11")]
@@ -407,7 +407,7 @@ impl Key {
     }
 
     /// What stands in for badly padded premaster secrets; RSA keys only. Made at first use from the private
-    /// exponent, or, for a key in a token, by [`crate::Engine::prepare_key_exchange`].
+    /// exponent, or, for a key in a token, by [`Self::prepare_key_exchange`].
     pub(crate) fn substitutes(&self) -> Option<&Substitutes> {
         if let Some(parts) = self.rsa_parts() {
             let make = || Substitutes::new(&parts.d, parts.modulus_len());
@@ -416,8 +416,19 @@ impl Key {
         self.substitutes.get()
     }
 
-    /// Keeps what a token's key has made of [`challenge`](crate::key_exchange::challenge).
-    pub(crate) fn set_substitutes(&self, opened: &[u8]) {
+    /// What an RSA key in a token has to open once, by [`Operation::RsaPrivate`], before it can answer key
+    /// exchanges: it takes the place of the private exponent, from which the substitutes for badly padded
+    /// secrets are made otherwise. `None` when that has been done, and for every other key.
+    #[must_use]
+    pub fn key_exchange_challenge(&self) -> Option<Vec<u8>> {
+        let length = self.modulus_len()?;
+        let wanted = self.is_in_token() && self.substitutes.get().is_none();
+        wanted.then(|| challenge(self.spki_der(), length))
+    }
+
+    /// Keeps what the token has made of [`Self::key_exchange_challenge`]. It is a secret: wipe it after.
+    pub fn prepare_key_exchange(&self, opened: &[u8]) {
+        // Another request may have been first, with the same result.
         let _ = self.substitutes.set(Substitutes::new(opened, opened.len()));
     }
 

@@ -12,9 +12,11 @@
     reason = "a test says what it ran, and where it failed by panicking there"
 )]
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use keyserver_tests::{
     ClientRule, Fixture, KeyKind, KeyServer, Pki, ServerConfig, SoftHsm, Usage, binaries, parts,
@@ -171,6 +173,51 @@ fn run_over_token(suite: &str, io: Io) {
     check(suite, io, certificate, &fixture, server);
 }
 
+/// Runs the checks of RSA key exchange against a server whose key is in a token. OpenSSL, which records
+/// handshakes with the key, has a copy.
+fn run_key_exchange_over_token(down_at_the_start: bool) {
+    let Some(hsm) = SoftHsm::new() else { return };
+    hsm.add_token("bank");
+    let fixture = fixture(Certificate::Ecdsa, &[]);
+    let private = KeyKind::Rsa2048.generate();
+    fs::create_dir(fixture.path("elsewhere")).expect("a directory");
+    fixture.write("elsewhere/rsa-2048.key", &private);
+    fixture.write("pki/rsa-2048.pem", fixture.pki.site(&private));
+    hsm.import_der("bank", &private, "rsa-2048", 1);
+    let public = hsm.public_key("bank", KeyKind::Rsa2048, 1);
+    fixture.write("keys/rsa-2048.pub", public);
+    let shim = hsm.faulty("bank");
+    let mut config = config();
+    config
+        .extra
+        .push_str(&hsm.entry_through(&shim.module, "bank", "rsa-2048"));
+    config
+        .extra
+        .push_str("certificate = \"pki/rsa-2048.pem\"\nrequired = false\n");
+    config.extra.push_str("[pkcs11]\nqueue = 1024\n");
+    if down_at_the_start {
+        shim.from_the_start("fail C_Login 0x30 * 1 *");
+    }
+    let server = Io::Epoll.start(&fixture, config);
+    if down_at_the_start {
+        let up = ["keyserver_hsm_up{", "token=\"bank\""];
+        assert_eq!(server.metric(&up), Some(0.0), "{}", server.log());
+        shim.control.tell("reset");
+        let end = Instant::now() + Duration::from_secs(60);
+        while server.metric(&up) != Some(1.0) {
+            assert!(Instant::now() < end, "{}", server.log());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+    check(
+        "key_exchange",
+        Io::Epoll,
+        Certificate::Ecdsa,
+        &fixture,
+        server,
+    );
+}
+
 /// Runs one suite against a server that has been started.
 fn check(suite: &str, io: Io, certificate: Certificate, fixture: &Fixture, mut server: KeyServer) {
     let Some(python) = parts::python_with_cryptography() else {
@@ -284,6 +331,45 @@ suites! {
 #[test]
 fn opcodes_of_keys_in_a_token() {
     run_over_token("opcodes", Io::Uring);
+}
+
+/// Handshake strings, opcodes 0x40 and 0x41, likewise.
+#[test]
+fn handshakes_of_keys_in_a_token() {
+    run_over_token("handshakes", Io::Epoll);
+}
+
+/// RSA key exchange, opcodes 0x01 and 0x42, with each right.
+#[test]
+fn key_exchange_of_a_key_in_a_token() {
+    run_key_exchange_over_token(false);
+}
+
+/// The token could not be asked for what stands in for the private exponent; it is when it can.
+#[test]
+fn key_exchange_of_a_key_whose_slot_was_down_at_the_start() {
+    run_key_exchange_over_token(true);
+}
+
+#[test]
+fn a_hung_slot_as_stock_clients_see_it() {
+    let Some(hsm) = SoftHsm::new() else { return };
+    hsm.add_token("hung");
+    hsm.add_key("hung", KeyKind::P256, "p-256", 1);
+    let fixture = fixture(Certificate::Ecdsa, &[KeyKind::P384]);
+    let public = hsm.public_key("hung", KeyKind::P256, 1);
+    fixture.write("keys/p-256.pub", public);
+    let shim = hsm.faulty("hung");
+    let mut config = config();
+    config
+        .extra
+        .push_str(&hsm.entry_through(&shim.module, "hung", "p-256"));
+    config
+        .extra
+        .push_str("[pkcs11]\ndeadline = \"1500ms\"\ncall_timeout = \"60s\"\n");
+    let server = Io::Epoll.start(&fixture, config);
+    shim.control.tell("hang C_Sign *");
+    check("hung_slot", Io::Epoll, Certificate::Ecdsa, &fixture, server);
 }
 
 #[test]

@@ -26,8 +26,6 @@ use super::slot::{Place, Slot, SlotKey};
 use super::state::Phase;
 use super::ticket::part;
 
-/// An open breaker for this long asks for the module to be initialized again.
-const OPEN_TOO_LONG: Duration = Duration::from_secs(30);
 /// After this long, a slot that was refused sessions asks for one more.
 const REGROW: Duration = Duration::from_secs(60);
 
@@ -180,12 +178,18 @@ impl Keeper {
                     let epoch = self.slot.lock().epoch;
                     result = self.initialize(epoch).and_then(|()| attempt(self));
                 }
-                Class::Caller | Class::Busy | Class::Slot | Class::Terminal => {}
+                Class::Caller | Class::Busy | Class::Slot | Class::Terminal => {
+                    self.shut(failure);
+                    return result;
+                }
             }
         }
         match &result {
             Ok(()) => self.ready(),
-            Err(failure) => self.shut(failure),
+            Err(failure) => {
+                self.slot.note(failure);
+                self.shut(failure);
+            }
         }
         result
     }
@@ -446,7 +450,7 @@ impl Keeper {
             state.phase = Phase::Probing;
             state.breaker.open_since()
         };
-        if open_since.is_some_and(|since| since.elapsed() > OPEN_TOO_LONG)
+        if open_since.is_some_and(|since| since.elapsed() > self.slot.settings.initialize_after)
             && !self.has_healthy_neighbour()
         {
             let epoch = self.slot.lock().epoch;

@@ -71,8 +71,14 @@ pub(super) struct Inside<'a> {
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        lock(&self.module.gate).inside -= 1;
-        self.module.changed.notify_all();
+        let mut gate = lock(&self.module.gate);
+        gate.inside -= 1;
+        // Waking costs a call of the system, and nobody waits for an open gate.
+        let awaited = gate.closed && gate.inside == 0;
+        drop(gate);
+        if awaited {
+            self.module.changed.notify_all();
+        }
     }
 }
 

@@ -22,6 +22,9 @@ pub struct SlotSettings {
     pub keepalive: Duration,
     /// A call of this length counts as hung: its thread is given up and replaced.
     pub call_timeout: Duration,
+    /// After so long with an open breaker, the module is finalized and initialized again before a probe, unless
+    /// another of its slots works.
+    pub initialize_after: Duration,
 }
 
 impl Default for SlotSettings {
@@ -32,6 +35,7 @@ impl Default for SlotSettings {
             queue: None,
             keepalive: Duration::from_secs(25),
             call_timeout: Duration::from_secs(10),
+            initialize_after: Duration::from_secs(30),
         }
     }
 }
@@ -117,7 +121,8 @@ pub struct SlotStatus {
     pub generation: u64,
     /// Sessions for operations that are open.
     pub sessions: usize,
-    /// How many operations it may run at once.
+    /// How many operations it is best to run at once, as far as has been found. While other numbers are tried,
+    /// it may run more or fewer.
     pub limit: usize,
     /// Operations that run.
     pub in_flight: usize,

@@ -228,6 +228,7 @@ impl Slot {
         let answer = {
             let mut state = self.lock();
             let waited = !state.waiting.is_empty();
+            let more = state.is_crowded();
             let in_flight = state.in_flight;
             let Some(worker) = state.workers.get_mut(&id) else {
                 return;
@@ -240,9 +241,9 @@ impl Slot {
             let answer = match ending {
                 Ending::Done(output) => {
                     state.succeeded(begun.elapsed(), in_flight, waited);
-                    ticket.map(|ticket| (ticket, Ok(output)))
+                    ticket.map(|ticket| (ticket, Ok(output), more))
                 }
-                Ending::Failed(failure) => ticket.map(|ticket| (ticket, Err(failure))),
+                Ending::Failed(failure) => ticket.map(|ticket| (ticket, Err(failure), false)),
                 Ending::Again(retried, command) => {
                     if let Some(mut ticket) = ticket {
                         ticket.retried = retried;
@@ -263,8 +264,8 @@ impl Slot {
             state.pump();
             answer
         };
-        if let Some((ticket, outcome)) = answer {
-            ticket.job.finish(outcome);
+        if let Some((ticket, outcome, more)) = answer {
+            ticket.job.finish(outcome, more);
         }
         part(partings);
     }
@@ -336,7 +337,7 @@ impl Slot {
             ready: state.phase == Phase::Ready,
             generation: state.generation,
             sessions: state.sessions,
-            limit: state.limiter.limit(),
+            limit: state.limiter.settled(),
             in_flight: state.in_flight,
             queued: state.waiting.len(),
             stuck_threads: state.stuck(self.settings.call_timeout),

@@ -17,6 +17,9 @@ use super::settings::SlotSettings;
 use super::slot::{Assignment, SlotKey, TokenName};
 use super::ticket::{Parting, Ticket};
 
+/// A slot is crowded when so many wait for each place.
+const CROWD: usize = 4;
+
 /// Whether requests are given to workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -258,6 +261,11 @@ impl State {
             .keeper_call
             .is_some_and(|since| since.elapsed() > call_timeout);
         lost + usize::from(keeper)
+    }
+
+    /// Whether so many wait that each has been waiting for several operations.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.waiting.len() >= CROWD.saturating_mul(self.limiter.limit())
     }
 
     /// How busy the slot is, in thousandths of its limit.

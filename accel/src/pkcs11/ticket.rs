@@ -21,7 +21,10 @@ pub trait TokenJob: Send {
 
     /// Takes the answer. Called exactly once: from a thread of the pool, from the watchdog that gives up on a
     /// hung call, or from `submit` itself when no slot can be used. Must not block.
-    fn finish(self: Box<Self>, outcome: Result<&[u8], TokenFailure>);
+    ///
+    /// `more` says that many others wait in the same slot, several operations long each, and that it works: their
+    /// answers follow soon, so it may be worth while to pass several on together.
+    fn finish(self: Box<Self>, outcome: Result<&[u8], TokenFailure>, more: bool);
 }
 
 /// Which classes of failure a request has been retried for.
@@ -65,7 +68,7 @@ pub(super) enum Parting {
 impl Parting {
     pub(super) fn carry_out(self) {
         match self {
-            Self::Answer(ticket, failure) => ticket.job.finish(Err(failure)),
+            Self::Answer(ticket, failure) => ticket.job.finish(Err(failure), false),
             Self::Elsewhere(ticket) => Routes::elsewhere(ticket),
         }
     }

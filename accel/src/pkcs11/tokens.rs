@@ -36,6 +36,27 @@ struct Shared {
     slots: Mutex<Vec<Arc<Slot>>>,
 }
 
+impl Shared {
+    fn stop(&self) {
+        let slots = std::mem::take(&mut *lock(&self.slots));
+        for slot in &slots {
+            slot.stop();
+        }
+        let end = Instant::now() + STOP_WAIT;
+        let runs = |slot: &Arc<Slot>| Arc::strong_count(&slot.threads) > 1;
+        while slots.iter().any(runs) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A program that ends while threads are inside a module may be brought down by the module's own ending.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokens")
@@ -126,17 +147,9 @@ impl Tokens {
     }
 
     /// Refuses what waits, lets running operations end, closes the sessions. Threads that are stuck in a
-    /// call are left behind after a few seconds.
+    /// call are left behind after a few seconds. Dropping the last clone does the same.
     pub fn stop(&self) {
-        let slots = std::mem::take(&mut *lock(&self.shared.slots));
-        for slot in &slots {
-            slot.stop();
-        }
-        let end = Instant::now() + STOP_WAIT;
-        let runs = |slot: &Arc<Slot>| Arc::strong_count(&slot.threads) > 1;
-        while slots.iter().any(runs) && Instant::now() < end {
-            thread::sleep(Duration::from_millis(5));
-        }
+        self.shared.stop();
     }
 
     /// The slot whose token fits the URI, opened at first use.

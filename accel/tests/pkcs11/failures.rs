@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use accel::pkcs11::{BreakerState, TokenFailure};
+use accel::pkcs11::{BreakerState, SlotSettings, TokenFailure};
 use pkcs11_shim::Control;
 
 use super::device::{Device, Load, Outcomes, settings, sign};
@@ -246,7 +246,8 @@ fn a_single_slot_in_trouble_refuses_and_recovers() {
         return;
     };
     let outcomes = under_load(&device, &["one"], |control| {
-        control.tell("fail C_Sign 0x30 5 1 *");
+        // Until it is told otherwise: the probes fail, too.
+        control.tell("fail C_Sign 0x30 * 1 *");
         device.wait_for("one", |status| {
             matches!(status.breaker, BreakerState::Open { .. })
         });
@@ -254,6 +255,7 @@ fn a_single_slot_in_trouble_refuses_and_recovers() {
         assert!(!key.token().unwrap().is_available());
         let refused = sign(&key, b"refused", Duration::from_secs(10));
         assert_eq!(refused, Err(TokenFailure::Unavailable));
+        control.tell("reset");
     });
     let unavailable = outcomes
         .unavailable
@@ -280,6 +282,73 @@ fn a_module_that_forgets_is_initialized_again() {
         "{outcomes:?} {:#?}",
         device.tokens.slots()
     );
+}
+
+/// What only a new start of the module heals, is healed by one: once the breaker has been open for long enough.
+#[test]
+fn a_module_that_stays_ill_is_initialized_again() {
+    let Some(device) = Device::new(SlotSettings {
+        initialize_after: Duration::from_secs(2),
+        ..settings()
+    }) else {
+        return;
+    };
+    let before = std::cell::Cell::new(0);
+    let outcomes = under_load(&device, &["one", "two"], |control| {
+        before.set(control.count("C_Initialize"));
+        control.tell("ail 0x5");
+        device.wait_for("one", |status| {
+            matches!(status.breaker, BreakerState::Open { .. })
+        });
+    });
+    assert_eq!(
+        outcomes.lost(),
+        0,
+        "the second slot took over: {outcomes:?}"
+    );
+    let control = &device.one.control;
+    assert_eq!(control.count("C_Initialize"), before.get() + 1);
+    assert!(
+        device.errors("one", "CKR_GENERAL_ERROR") >= 6,
+        "a probe failed, too"
+    );
+}
+
+/// The module is left alone while another of its slots works: that one's sessions would be lost.
+#[test]
+fn a_module_with_a_slot_that_works_is_not_initialized_again() {
+    let Some(device) = Device::new(SlotSettings {
+        initialize_after: Duration::from_millis(500),
+        ..settings()
+    }) else {
+        return;
+    };
+    // Both tokens through one module.
+    let mut spec = device.spec(&["one"]);
+    spec.uris = vec![
+        device
+            .hsm
+            .uri("two", "shop", &device.one.module)
+            .parse()
+            .unwrap(),
+    ];
+    let neighbour = std::sync::Arc::new(device.tokens.load_key(&spec).unwrap());
+    let key = device.load(&["one"]);
+    let load = Load::start(&neighbour, 4);
+    let control = &device.one.control;
+    let (before, slot) = (control.count("C_Initialize"), device.status("one").slot_id);
+    control.tell(&format!("fail C_Sign 0x5 * 1 {slot}"));
+    for _ in 0..5 {
+        sign(&key, b"fails", Duration::from_secs(10)).unwrap_err();
+    }
+    // The first probe, after a second, is past the time as well.
+    let probes = control.count("C_OpenSession");
+    device.wait_for("one", |_| device.errors("one", "CKR_GENERAL_ERROR") >= 7);
+    assert!(control.count("C_OpenSession") >= probes);
+    assert_eq!(control.count("C_Initialize"), before);
+    control.tell("reset");
+    device.wait_for("one", Device::is_ready);
+    load.stop_without_loss(&device);
 }
 
 #[test]

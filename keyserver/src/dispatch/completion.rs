@@ -1,5 +1,7 @@
 //! Finished jobs on their way back to the I/O thread that owns the connection.
 
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::Notify;
 
@@ -11,6 +13,10 @@ use super::job::Job;
 pub(crate) struct CompletionRing {
     ring: ArrayQueue<Box<Job>>,
     ready: Notify,
+    /// Something was put in by a slot that works on more.
+    more: AtomicBool,
+    /// The reader looks again by itself, after [`crate::limits::SLOT_REPLY_PAUSE`].
+    pausing: AtomicBool,
 }
 
 impl CompletionRing {
@@ -19,6 +25,8 @@ impl CompletionRing {
         Self {
             ring: ArrayQueue::new(jobs),
             ready: Notify::new(),
+            more: AtomicBool::new(false),
+            pausing: AtomicBool::new(false),
         }
     }
 
@@ -33,6 +41,32 @@ impl CompletionRing {
         self.ready.notify_one();
     }
 
+    /// Wakes the reader, unless it pauses. For the results of a slot in which many requests wait: they come one
+    /// by one, and waking the reader for each would take a good part of the time that a fast module needs for
+    /// the next. While they wait here they do not wait in its queue, which never runs empty meanwhile.
+    pub(crate) fn notify_in_time(&self) {
+        self.more.store(true, Ordering::Relaxed);
+        // After the push, as the reader takes after `resume`: one of the two sees what the other did.
+        fence(Ordering::SeqCst);
+        if !self.pausing.load(Ordering::Relaxed) {
+            self.notify();
+        }
+    }
+
+    /// For the reader, when it has taken all there was: whether more will follow soon. It must then come back
+    /// after the pause without being woken, and say so by [`Self::resume`].
+    pub(crate) fn pause(&self) -> bool {
+        let more = self.more.swap(false, Ordering::Relaxed);
+        self.pausing.store(more, Ordering::Relaxed);
+        more
+    }
+
+    /// The reader is back, and takes what there is after this.
+    pub(crate) fn resume(&self) {
+        self.pausing.store(false, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
     /// The next finished job, if there is one.
     pub(crate) fn pop(&self) -> Option<Box<Job>> {
         self.ring.pop()
@@ -41,5 +75,39 @@ impl CompletionRing {
     /// Waits until [`Self::notify`] was called since the last wait.
     pub(crate) async fn ready(&self) {
         self.ready.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn is_woken(ring: &CompletionRing) -> bool {
+        tokio::time::timeout(Duration::from_millis(1), ring.ready())
+            .await
+            .is_ok()
+    }
+
+    /// A reader that pauses is left alone by those who have more to come, and by nobody else.
+    #[tokio::test]
+    async fn a_pause_ends_early_only_for_what_has_no_successor() {
+        let ring = CompletionRing::new(1);
+        assert!(!ring.pause(), "nothing has come");
+        ring.notify_in_time();
+        assert!(is_woken(&ring).await, "the first is waited for");
+        assert!(ring.pause(), "and more will follow");
+        ring.notify_in_time();
+        assert!(!is_woken(&ring).await);
+        ring.notify();
+        assert!(is_woken(&ring).await);
+        ring.resume();
+        ring.notify_in_time();
+        assert!(is_woken(&ring).await);
+        assert!(ring.pause());
+        assert!(!ring.pause(), "none has come since");
+        ring.notify_in_time();
+        assert!(is_woken(&ring).await, "it pauses no more");
     }
 }

@@ -15,8 +15,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use accel::pkcs11::{TokenFailure, TokenJob};
-use accel::{JobError, Operation};
+use accel::pkcs11::{TokenFailure, TokenJob, TokenKey};
+use accel::{JobError, Key, Operation};
 
 use super::completion::CompletionRing;
 use super::job::{Job, Outcome};
@@ -47,11 +47,20 @@ pub(crate) fn submit(job: Box<Job>, ring: &Arc<CompletionRing>) -> Option<Box<Jo
         ring: Arc::clone(ring),
     };
     if let Err(error) = checked {
-        job.hand_back(Outcome::Failed(error));
-    } else if let Err(refused) = token.submit(Box::new(job)) {
-        refused.finish(Err(TokenFailure::Busy));
+        job.hand_back(Outcome::Failed(error), false);
+        return None;
+    }
+    match job.challenge() {
+        Some(challenge) => send(&token, Box::new(FirstExchange { job, challenge })),
+        None => send(&token, Box::new(job)),
     }
     None
+}
+
+fn send(token: &TokenKey, job: Box<dyn TokenJob>) {
+    if let Err(refused) = token.submit(job) {
+        refused.finish(Err(TokenFailure::Busy), false);
+    }
 }
 
 /// What an engine would check before it computes: a device is not asked what has no answer.
@@ -70,11 +79,60 @@ fn answer_key_exchange(job: &mut Job) -> Result<(), JobError> {
 }
 
 impl SlotJob {
-    fn hand_back(&mut self, outcome: Outcome) {
+    fn key(&self) -> Option<&Arc<Key>> {
+        Some(self.job.as_ref()?.admitted.as_ref()?.key())
+    }
+
+    /// What the token has to open before it gets this request.
+    fn challenge(&self) -> Option<Vec<u8>> {
+        self.job.as_ref()?.exchange?;
+        self.key()?.key_exchange_challenge()
+    }
+
+    /// `more` will follow soon.
+    fn hand_back(&mut self, outcome: Outcome, more: bool) {
         if let Some(mut job) = self.job.take() {
             job.outcome = outcome;
             self.ring.push(job);
-            self.ring.notify();
+            if more {
+                self.ring.notify_in_time();
+            } else {
+                self.ring.notify();
+            }
+        }
+    }
+}
+
+/// The first key exchange of a key whose slot was down when it was loaded: the token computes what the
+/// answers to such requests need, as it does at the start otherwise, and then gets the request.
+struct FirstExchange {
+    job: SlotJob,
+    challenge: Vec<u8>,
+}
+
+impl TokenJob for FirstExchange {
+    fn operation(&self) -> Operation {
+        Operation::RsaPrivate
+    }
+
+    fn input(&self) -> &[u8] {
+        &self.challenge
+    }
+
+    fn deadline(&self) -> Instant {
+        self.job.deadline()
+    }
+
+    fn finish(self: Box<Self>, result: Result<&[u8], TokenFailure>, more: bool) {
+        let job = Box::new(self.job);
+        let key = job.key().cloned();
+        match (result, &key, key.as_ref().and_then(|key| key.token())) {
+            (Ok(opened), Some(key), Some(token)) => {
+                key.prepare_key_exchange(opened);
+                send(token, job);
+            }
+            (Ok(_), ..) => job.finish(Err(TokenFailure::Unavailable), more),
+            (Err(failure), ..) => job.finish(Err(failure), more),
         }
     }
 }
@@ -96,7 +154,7 @@ impl TokenJob for SlotJob {
             .map_or_else(clock::now, |job| job.deadline)
     }
 
-    fn finish(mut self: Box<Self>, result: Result<&[u8], TokenFailure>) {
+    fn finish(mut self: Box<Self>, result: Result<&[u8], TokenFailure>, more: bool) {
         let outcome = match result {
             Ok(output) => self.job.as_deref_mut().map_or(Outcome::Done, |job| {
                 job.output.clear();
@@ -110,12 +168,12 @@ impl TokenJob for SlotJob {
             Err(TokenFailure::Deadline) => Outcome::TooLate,
             Err(TokenFailure::Unavailable) => Outcome::Unavailable,
         };
-        self.hand_back(outcome);
+        self.hand_back(outcome, more);
     }
 }
 
 impl Drop for SlotJob {
     fn drop(&mut self) {
-        self.hand_back(Outcome::Unavailable);
+        self.hand_back(Outcome::Unavailable, false);
     }
 }

@@ -187,12 +187,21 @@ impl<S: Stream> Shard<S> {
     }
 
     /// Turns finished jobs into replies. A turn empties the ring before any connection writes, so
-    /// replies that finished together leave together.
+    /// replies that finished together leave together. Those of a slot with a queue are made to.
     async fn deliver_completions(self: Rc<Self>) -> ! {
+        let completions = &self.context.completions;
         loop {
-            self.context.completions.ready().await;
-            while let Some(job) = self.context.completions.pop() {
-                self.deliver(job);
+            completions.ready().await;
+            loop {
+                while let Some(job) = completions.pop() {
+                    self.deliver(job);
+                }
+                if !completions.pause() {
+                    break;
+                }
+                // Ends early for whatever is not of such a slot.
+                let _ = tokio::time::timeout(limits::SLOT_REPLY_PAUSE, completions.ready()).await;
+                completions.resume();
             }
         }
     }
