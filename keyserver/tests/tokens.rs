@@ -73,7 +73,7 @@ fn every_setting_is_read() {
     let entry = "uris = [\"pkcs11:token=a;object=shop\", \"pkcs11:serial=77;id=%01?module-path=/b.so\"]\n\
                  choice = \"least-loaded\"\npin_source = \"credential:hsm-pin\"\nrequired = false\n\
                  label = \"front\"\ncertificate = \"shop.pem\"";
-    let table = "[pkcs11]\nmodule = \"/usr/lib/a.so\"\nsessions = 8\ndeadline = \"3s\"\n\
+    let table = "[pkcs11]\nmodule = \"/usr/lib/a.so\"\nsessions = 8\nstart_limit = 4\ndeadline = \"3s\"\n\
                  call_timeout = \"4s\"\nkeepalive = \"10s\"\n";
     let config = parse(&(with_keys(entry) + table)).unwrap();
     let source = token(&config);
@@ -94,6 +94,7 @@ fn every_setting_is_read() {
     let expected = Pkcs11 {
         module: Some("/usr/lib/a.so".into()),
         sessions: 8,
+        start_limit: Some(4),
         queue: 32,
         deadline: Duration::from_secs(3),
         call_timeout: Duration::from_secs(4),

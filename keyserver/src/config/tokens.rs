@@ -20,6 +20,8 @@ pub struct Pkcs11 {
     pub module: Option<std::path::PathBuf>,
     /// Sessions of a slot, each with a thread: the most that is asked of it at one time.
     pub sessions: usize,
+    /// How many sessions are used at one time to begin with. None: all. What is best is then found.
+    pub start_limit: Option<usize>,
     /// Requests of a slot that may wait for a session. Past it, "busy".
     pub queue: usize,
     /// Time that a request may take from its admission to its answer; a client may ask for less.
@@ -35,6 +37,7 @@ impl Default for Pkcs11 {
         Self {
             module: None,
             sessions: limits::SLOT_SESSIONS,
+            start_limit: None,
             queue: limits::SLOT_SESSIONS * limits::SLOT_WAITING_PER_SESSION,
             deadline: limits::JOB_DEADLINE,
             call_timeout: limits::SLOT_CALL_TIMEOUT,
@@ -50,6 +53,7 @@ impl Pkcs11 {
     pub fn slot_settings(&self) -> SlotSettings {
         SlotSettings {
             sessions: self.sessions,
+            start_limit: self.start_limit,
             queue: Some(self.queue),
             keepalive: self.keepalive,
             call_timeout: self.call_timeout,
@@ -69,6 +73,7 @@ pub(super) fn settings(section: &Section<'_>, paths: &Paths) -> Pkcs11 {
     let settings = Pkcs11 {
         module,
         sessions,
+        start_limit: count(section, "start_limit", 257),
         queue: count(section, "queue", queue_max + 1)
             .unwrap_or(sessions * limits::SLOT_WAITING_PER_SESSION),
         deadline: period(section, "deadline", 60).unwrap_or(defaults.deadline),
