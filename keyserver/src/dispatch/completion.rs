@@ -44,6 +44,7 @@ impl CompletionRing {
     /// Wakes the reader, unless it pauses. For the results of a slot in which many requests wait: they come one
     /// by one, and waking the reader for each would take a good part of the time that a fast module needs for
     /// the next. While they wait here they do not wait in its queue, which never runs empty meanwhile.
+    #[cfg(any(test, feature = "pkcs11"))]
     pub(crate) fn notify_in_time(&self) {
         self.more.store(true, Ordering::Relaxed);
         // After the push, as the reader takes after `resume`: one of the two sees what the other did.

@@ -32,6 +32,8 @@ struct State {
     hangs: Vec<(String, Option<CK_SLOT_ID>)>,
     removed: HashSet<CK_SLOT_ID>,
     sessions: BTreeMap<CK_SESSION_HANDLE, CK_SLOT_ID>,
+    /// Sessions that the real module is about to open.
+    opening: usize,
     /// Most sessions; 0 for no limit.
     session_limit: usize,
     /// Most operations at once; 0 for no limit.
@@ -159,13 +161,23 @@ impl Faults {
         found.map(|(session, _)| *session)
     }
 
-    pub(crate) fn sessions_are_used_up(&self) -> bool {
-        let state = self.lock();
-        state.session_limit > 0 && state.sessions.len() >= state.session_limit
+    /// Takes a place for a session that is about to be opened; false when there is none. Threads open sessions
+    /// at the same time, so the place is taken before and not looked for.
+    pub(crate) fn may_open(&self) -> bool {
+        let mut state = self.lock();
+        let taken = state.sessions.len() + state.opening;
+        let free = state.session_limit == 0 || taken < state.session_limit;
+        state.opening += usize::from(free);
+        free
     }
 
-    pub(crate) fn opened(&self, session: CK_SESSION_HANDLE, slot: CK_SLOT_ID) {
-        self.lock().sessions.insert(session, slot);
+    /// What became of it: `None` when the real module refused.
+    pub(crate) fn opened(&self, session: Option<CK_SESSION_HANDLE>, slot: CK_SLOT_ID) {
+        let mut state = self.lock();
+        state.opening -= 1;
+        if let Some(session) = session {
+            state.sessions.insert(session, slot);
+        }
     }
 
     pub(crate) fn closed(&self, session: CK_SESSION_HANDLE) {
@@ -222,6 +234,7 @@ impl Faults {
             ["reset"] => {
                 *state = State {
                     sessions: std::mem::take(&mut state.sessions),
+                    opening: state.opening,
                     counts: std::mem::take(&mut state.counts),
                     running: state.running,
                     ..State::default()

@@ -356,14 +356,13 @@ extern "C" fn C_OpenSession(
     if let Verdict::Fail(code) = FAULTS.enter("C_OpenSession", Some(slot)) {
         return code;
     }
-    if FAULTS.sessions_are_used_up() {
+    if !FAULTS.may_open() {
         return CKR_SESSION_COUNT;
     }
     let code = call!(C_OpenSession(slot, flags, application, notify, session));
-    if code == CKR_OK {
-        // SAFETY: the real module has succeeded, so it has written a handle there.
-        FAULTS.opened(unsafe { *session }, slot);
-    }
+    // SAFETY: where the real module has succeeded, it has written a handle there.
+    let opened = (code == CKR_OK).then(|| unsafe { *session });
+    FAULTS.opened(opened, slot);
     code
 }
 
