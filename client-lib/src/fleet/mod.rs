@@ -187,13 +187,14 @@ impl Fleet {
         self.last_loss.clone()
     }
 
-    /// Whether every server has failed to connect, or lost its connection, at or after `since`; or
+    /// Whether every server has failed to connect, or lost its connection, after `since`; or
     /// could not even be looked up.
     fn all_lost_since(&self, since: Instant) -> bool {
         if self.members.is_empty() {
             return self.not_found_at.is_some_and(|at| at >= since);
         }
-        let lost = |member: &Member| member.health.lost_at().is_some_and(|at| at >= since);
+        // Later than that: a call whose own connection was lost begins to wait at the same instant.
+        let lost = |member: &Member| member.health.lost_at().is_some_and(|at| at > since);
         self.members.iter().all(lost)
     }
 

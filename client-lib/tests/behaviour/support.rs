@@ -363,6 +363,10 @@ impl Server {
 
     /// Listens again on the same address.
     pub async fn restart(&mut self) {
+        // Whoever was told to stop has stopped: a call on a connection that is yet to be cut would be lost.
+        if !*self.alive.borrow() {
+            self.alive.closed().await;
+        }
         self.alive = watch::channel(true).0;
         // The old listener is dropped by its own task, which may take a moment.
         let mut tries = 0;
