@@ -22,8 +22,8 @@ use super::resolving::{Answer, Resolving};
 use super::waiter::Waiter;
 use super::{CallId, Callback};
 
-/// Sockets that were looked at this recently are not looked at again before they are used: what a
-/// server did since may as well happen a moment later.
+/// Sockets that were looked at this recently are not looked at again before something repeatable is sent: it
+/// goes out once more should the server have hung up since.
 const LOOKED_LATELY: Duration = Duration::from_millis(2);
 
 /// How long the leader sleeps when nothing at all is planned.
@@ -232,15 +232,13 @@ impl Core {
     }
 
     /// Somebody leads again after nobody did: questions that were left open start anew. Returns
-    /// whether the sockets have to be looked at first, because a server may have hung up meanwhile.
+    /// whether the sockets were looked at so lately that a server has hardly hung up meanwhile.
     pub(super) fn resume(&mut self, now: Instant) -> bool {
         let setting = &self.setting;
         let lines = self.lines.iter_mut();
         lines.for_each(|line| line.resume(setting, now));
-        let looked = self
-            .looked_at
-            .is_some_and(|at| now.saturating_duration_since(at) < LOOKED_LATELY);
-        !looked
+        self.looked_at
+            .is_some_and(|at| now.saturating_duration_since(at) < LOOKED_LATELY)
     }
 
     /// Does what time demands.

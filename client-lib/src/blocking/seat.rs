@@ -51,8 +51,12 @@ impl Seat {
     pub(super) fn call(&self, operation: Operation, limit: Duration) -> Result<Vec<u8>, Error> {
         let waiter = Arc::new(Waiter::default());
         let leads = !std::mem::replace(&mut self.lock().led, true);
-        if leads && self.lock().resume(Instant::now()) {
-            self.turn(Some(Duration::ZERO));
+        if leads {
+            let looked_lately = self.lock().resume(Instant::now());
+            // What cannot be repeated is not sent on a connection that may have been cut.
+            if !looked_lately || !operation.is_repeatable() {
+                self.turn(Some(Duration::ZERO));
+            }
         }
         let completion = Completion::Waiter(Arc::clone(&waiter));
         let submitted = self
