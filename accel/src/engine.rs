@@ -358,11 +358,13 @@ impl Engine {
     }
 
     fn run_single(&self, jobs: &mut [Job<'_>]) {
-        for jobs in jobs.chunk_by_mut(|one, next| one.key.class() == next.key.class()) {
-            let class = jobs.first().map(|job| job.key.class());
-            if class.is_some_and(|class| self.quarantine.trust(class) == Trust::Refused)
-                && jobs.iter().all(|job| !job.key.is_in_token())
-            {
+        // What a token computes is not this machine's.
+        let kind = |job: &Job<'_>| (job.key.class(), job.key.is_in_token());
+        for jobs in jobs.chunk_by_mut(|one, next| kind(one) == kind(next)) {
+            let Some((class, is_in_token)) = jobs.first().map(kind) else {
+                continue;
+            };
+            if !is_in_token && self.quarantine.trust(class) == Trust::Refused {
                 jobs.iter_mut()
                     .for_each(|job| job.fail(JobError::Quarantined));
                 continue;
