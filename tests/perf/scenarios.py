@@ -193,6 +193,10 @@ def overload(machine, mix):
             + f"; {100 * result.per_core_second / peak.per_core_second:.1f} % per core-second",
         )
         yield Row(
+            f"{name}: goodput of the flood alone, of peak", 100 * result.answered / peak.answered,
+            "%", at_least=95, note="without what the light client got meanwhile",
+        )
+        yield Row(
             f"{name}: p99 of what was admitted", admitted.quantile_ms(0.99), "ms",
             at_most=2 * TARGET_MS[mix],
             note=f"p50 {admitted.quantile_ms(0.5):.1f} ms; from reading the request to its reply. "
@@ -251,15 +255,19 @@ def greedy(machine):
 
 # ---- strangers -------------------------------------------------------------------------------
 
+#: Strangers opened a second: enough for 2,200 that live for two seconds; and more than can be.
+EVENLY, FAST = 1200, 1_000_000
+
 
 @contextmanager
-def strangers(machine, server, half_open, dripping):
+def strangers(machine, server, half_open, dripping, *, rude=False):
     """Connections that come to nothing, while the block lasts."""
     script = Path(__file__).with_name("strangers.py")
-    # They share a core with the clients that are measured. In the kernel's ordinary class they would
-    # take time slices of some milliseconds from them, and the figure would be about that; in the
-    # idle class they run when the clients have nothing to do.
-    command = ["chrt", "--idle", "0", sys.executable, script, server.port, half_open, dripping]
+    # They share a core with the clients that are measured. In the kernel's ordinary class, where the rude
+    # ones run, they take time slices of some milliseconds from them, and the figure is about that; in the
+    # idle class they run when the clients have nothing to do. The rude ones also open as fast as they can.
+    command = [sys.executable, script, server.port, half_open, dripping]
+    command = [*command, FAST] if rude else ["chrt", "--idle", "0", *command, EVENLY]
     process = machine.spawn(machine.load_core, command, stdout=subprocess.PIPE)
     try:
         process.stdout.readline()
@@ -275,6 +283,7 @@ def strangers(machine, server, half_open, dripping):
 @scenario("half-open", "established clients beside 2,000 half-open and 200 dripping connections")
 def half_open(machine):
     options = open_loop("20k", 16, 64, "p256")
+    yield from half_open_rude(machine, options)
     with world() as made, machine.server(made) as server:
         ratios, notes = [], []
         # In turns, because a machine is not equally quiet all the time.
@@ -295,6 +304,24 @@ def half_open(machine):
             "p99 beside half-open and dripping connections", sorted(ratios)[1], "% of alone",
             at_most=120,
             note=f"the middle of three: {'; '.join(notes)}; {opened / 11:.0f} strangers a second",
+        )
+
+
+def half_open_rude(machine, options):
+    with world() as made, machine.server(made) as server:
+        alone = Load(machine, server, "edge", *options, seconds=12, warmup=5).result()
+        established = Load(machine, server, "edge", *options, seconds=12, warmup=5)
+        with background(established):
+            time.sleep(1)
+            with strangers(machine, server, 2000, 200, rude=True):
+                beside = established.result()
+                late = Load(machine, server, "edge", *options, seconds=2).result()
+        before, after = alone.percentile_ms("p99"), beside.percentile_ms("p99")
+        yield Row(
+            "p99 beside strangers with time slices of their own, as fast as they come",
+            100 * after / before, "% of alone", at_most=120,
+            note=f"{before:.2f} ms alone, {after:.2f} ms beside; "
+            f"a client that connects meanwhile {late.percentile_ms('p99'):.2f} ms",
         )
 
 

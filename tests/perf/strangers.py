@@ -1,6 +1,6 @@
 """Connections that come to nothing, kept up until the process is ended.
 
-    strangers.py PORT HALF_OPEN DRIPPING
+    strangers.py PORT HALF_OPEN DRIPPING OPENED_A_SECOND
 
 HALF_OPEN connections say nothing; each is opened again when the server closes it. DRIPPING ones
 send a hello of TLS byte by byte, one every 50 ms. They come from 500 addresses of the loopback
@@ -18,8 +18,6 @@ import time
 TICK_SECONDS = 0.005
 #: A dripping connection says a byte every so many ticks.
 DRIP_TICKS = 10
-#: Enough for 2,200 that live for two seconds.
-OPENED_A_SECOND = 1200
 #: Of those that are due because this process had no CPU, so many at once.
 OPENED_A_TICK_MAX = 60
 #: A record header and the beginning of a client hello that announces more than will ever come.
@@ -29,8 +27,8 @@ HELLO = bytes([22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]) + bytes(500)
 class Strangers:
     """All of them, and those that are to be opened again."""
 
-    def __init__(self, port, half_open, dripping):
-        self.port = port
+    def __init__(self, port, half_open, dripping, opened_a_second):
+        self.port, self.opened_a_second = port, opened_a_second
         self.selector = selectors.DefaultSelector()
         # In which turn a dripping one says its bytes, and how many it has said; None for the silent.
         self.open = {}
@@ -81,7 +79,8 @@ class Strangers:
             if not alive:
                 self.leave(key.fileobj)
         now = time.monotonic()
-        self.due = min(self.due + (now - self.ticked) * OPENED_A_SECOND, OPENED_A_TICK_MAX)
+        due = self.due + (now - self.ticked) * self.opened_a_second
+        self.due = min(due, OPENED_A_TICK_MAX)
         self.ticked = now
         while self.due >= 1 and self.wanted:
             self.due -= 1
