@@ -117,7 +117,7 @@ impl Held {
     /// Whether any of the keys is of use at `now`.
     fn is_alive(&self, now: Instant) -> bool {
         let epoch = self.epoch(now);
-        self.keys.iter().any(|key| key.epoch + KEPT >= epoch)
+        (self.keys.iter()).any(|key| key.epoch.saturating_add(KEPT) >= epoch)
     }
 
     fn seal(&self, session: &[u8], now: Instant) -> Option<Vec<u8>> {
@@ -388,6 +388,15 @@ mod tests {
         assert!(held.is_alive(at(4 * HOUR - 1)) && !held.is_alive(at(4 * HOUR)));
         assert!(held.open(&last, at(4 * HOUR - 1)).is_some());
         assert!(held.open(&last, at(4 * HOUR)).is_none());
+    }
+
+    #[test]
+    fn an_epoch_at_the_end_of_time_does_no_harm() {
+        let start = Instant::now();
+        let mut held = held(start);
+        held.keys.iter_mut().for_each(|key| key.epoch = u64::MAX);
+        assert!(held.is_alive(start));
+        assert_eq!(held.seal(b"x", start), None);
     }
 
     #[test]
