@@ -92,15 +92,20 @@ impl PoolBuilder {
             shared.join(address, *tier);
         }
         let handle = Arc::new(Handle { shared });
+        let mut not_found = None;
         for source in settings.servers.sources() {
             let name_servers = settings.servers.name_servers().to_vec();
             let mut watch = Watch::new(source.clone(), name_servers, &handle);
-            let wait = match watch.look(&handle.shared).await {
-                Ok(wait) => wait,
-                Err(error) if handle.shared.links().is_empty() => return Err(error),
-                Err(_) => discovery::RETRY,
-            };
+            let wait = watch.look(&handle.shared).await.unwrap_or_else(|error| {
+                not_found = Some(error);
+                discovery::RETRY
+            });
             tokio::spawn(watch.run(wait));
+        }
+        if let Some(error) = not_found
+            && handle.shared.links().is_empty()
+        {
+            return Err(error);
         }
         let pool = Pool {
             handle,

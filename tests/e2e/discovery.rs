@@ -250,3 +250,24 @@ fn a_name_that_does_not_exist_is_an_error_at_once() {
     assert!(error.to_string().contains(SERVICE), "{error}");
     assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
 }
+
+/// In whichever order they are given, and although the other does not exist.
+#[test]
+fn one_service_of_two_is_enough_to_begin() {
+    let site = Site::new(1);
+    let _server = site.start(0);
+    let name_server = free_address();
+    let records = [service(site.configs[0].address.port(), 1)];
+    let Some(_dns) = NameServer::start(name_server, &records) else {
+        return;
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let absent = "_absent._tcp.keys.example";
+    for [first, second] in [[absent, SERVICE], [SERVICE, absent]] {
+        let builder = Pool::builder("localhost", site.identity()).deadline(PATIENCE);
+        let builder = builder.service(first).service(second);
+        let connected = runtime.block_on(builder.name_server(name_server).connect());
+        let pool = connected.unwrap_or_else(|error| panic!("{first} first: {error}"));
+        assert_eq!(runtime.block_on(pool.keys()).unwrap().len(), 1);
+    }
+}
