@@ -193,8 +193,8 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t = Pad::Pss, help_heading = "Requests")]
     pub pad: Pad,
 
-    /// Prepare N inputs of each class and ask for each once, in order, instead of for a few again and again: for a
-    /// server that answers a ciphertext once (decrypt-compatible)
+    /// Prepare N inputs of each class and ask for them in order, for none again before all have been, instead of for a
+    /// few again and again: for a server that answers a ciphertext once (decrypt-compatible)
     #[arg(long, value_name = "N", help_heading = "Requests")]
     pub fresh: Option<usize>,
 

@@ -90,8 +90,8 @@ pub struct Workload {
     pub keys: usize,
     /// Inputs of a class, unless there are more keys.
     inputs: usize,
-    /// Inputs taken so far, where each is asked for once and in order.
-    taken: Option<AtomicU64>,
+    /// Inputs taken so far per part of the mix; empty where they are drawn at random.
+    taken: Vec<AtomicU64>,
 }
 
 impl Workload {
@@ -123,7 +123,7 @@ impl Workload {
             verifiers: Vec::new(),
             keys: 0,
             inputs: fresh.unwrap_or(INPUTS_PER_CLASS),
-            taken: fresh.map(|_| AtomicU64::new(0)),
+            taken: Vec::new(),
             mix,
         };
         let mut in_use = Vec::new();
@@ -142,6 +142,11 @@ impl Workload {
                 workload.add_operations(part, class, pad, &fitting, &mut random)?;
             }
             workload.ranges.push(start..workload.entries.len());
+        }
+        if fresh.is_some() {
+            workload
+                .taken
+                .resize_with(workload.ranges.len(), AtomicU64::default);
         }
         in_use.sort_unstable();
         in_use.dedup();
@@ -164,13 +169,10 @@ impl Workload {
 
     /// Draws the position of the next request to send: a class by weight, then one of its inputs.
     pub fn draw(&self, random: &mut Random) -> u32 {
-        let range = self
-            .ranges
-            .get(self.mix.draw(random))
-            .cloned()
-            .unwrap_or_default();
+        let part = self.mix.draw(random);
+        let range = self.ranges.get(part).cloned().unwrap_or_default();
         let length = range.len() as u64;
-        let place = match &self.taken {
+        let place = match self.taken.get(part) {
             Some(taken) => taken.fetch_add(1, Ordering::Relaxed) % length.max(1),
             None => random.below(length),
         };
@@ -343,10 +345,11 @@ mod tests {
 
     #[test]
     fn fresh_inputs_are_asked_for_once_each() {
-        let make = |fresh| {
-            let mix = "p256=1".parse().unwrap();
+        let make_of = |mix: &str, fresh| {
+            let mix = mix.parse().unwrap();
             Workload::with_inputs(mix, Pad::Pss, &[p256_key()], 1, fresh).unwrap()
         };
+        let make = |fresh| make_of("p256=1", fresh);
         let draw = |workload: &Workload| {
             let mut random = Random::new(1, 0);
             (0..500)
@@ -356,6 +359,13 @@ mod tests {
         let fresh = draw(&make(Some(500)));
         assert_eq!(fresh, (0..500).collect::<Vec<_>>());
         assert_ne!(draw(&make(None)), fresh, "from a few, at random");
+        // Of a mix, each class goes through its own.
+        let mut mixed = draw(&make_of("p256=1,ping=1", Some(500)));
+        mixed.retain(|&index| index < 500);
+        assert_eq!(
+            mixed,
+            (0..u32::try_from(mixed.len()).unwrap()).collect::<Vec<_>>()
+        );
     }
 
     fn p256_key() -> PublicKey {
