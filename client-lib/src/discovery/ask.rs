@@ -83,12 +83,12 @@ fn over_udp<T>(
         SocketAddr::V6(_) => "[::]:0",
     })?;
     socket.connect(server)?;
-    let deadline = Instant::now() + PATIENCE;
+    let begun = Instant::now();
     let mut buffer = vec![0; message::UDP_BYTES.into()];
     // Packets are lost: it is asked again after a third of the time.
     for share in [3, 1] {
         socket.send(question)?;
-        let until = deadline - (PATIENCE - PATIENCE / share);
+        let until = begun + PATIENCE / share;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -101,15 +101,19 @@ fn over_udp<T>(
                         return Ok(answer);
                     }
                 }
-                Err(error)
-                    if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut]
-                        .contains(&error.kind()) => {}
-                Err(error) => return Err(error),
+                Err(error) if !is_for_later(error.kind()) => return Err(error),
+                Err(_) => {}
             }
         }
     }
     let text = format!("no answer within {} s", PATIENCE.as_secs());
     Err(io::Error::new(io::ErrorKind::TimedOut, text))
+}
+
+/// Nothing has come yet, or a signal of the host's came instead.
+fn is_for_later(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    [Interrupted, TimedOut, WouldBlock].contains(&kind)
 }
 
 /// Both ways behind their length, two bytes (RFC 1035, section 4.2.2).

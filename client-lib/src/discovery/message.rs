@@ -15,9 +15,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    A = 1,
-    Aaaa = 28,
-    Srv = 33,
+    A,
+    Aaaa,
+    Srv,
 }
 
 impl Kind {
