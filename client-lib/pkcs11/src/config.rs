@@ -88,7 +88,10 @@ impl Config {
             (Some(name), _, _) => name,
             (None, Some(first), _) => (*first).into(),
             (None, None, Some(_)) => {
-                return Err("a `service` needs a `server_name`: whom its servers are".into());
+                return Err(
+                    "a `service` needs a `server_name`: the name in its servers' certificates"
+                        .into(),
+                );
             }
         };
         let token_label = raw.token_label.unwrap_or_else(|| "keyserver".into());
