@@ -10,30 +10,26 @@
 use std::fmt;
 use std::time::Duration;
 
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::pkcs8::Document;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use keyless_protocol::delegation::{Credential, EXPORTER_LEN, Request as DelegationRequest};
 use keyless_protocol::{Opcode, Reply, Request, SignatureScheme};
-use zeroize::Zeroizing;
 
 use crate::blocking::Client;
 use crate::calls;
 use crate::error::Error;
+use crate::fleet::is_worth_another_try;
 use crate::key::KeyId;
 use crate::servers::Servers;
 use crate::tls::once;
 
-/// What the algorithm identifier of a P-256 key and the head of its public key look like in DER.
-const P256: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
-    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
-
 /// The key of a credential: P-256, made here and known nowhere else. Wiped when dropped.
 pub struct CredentialKey {
     pair: EcdsaKeyPair,
-    pkcs8: Zeroizing<Vec<u8>>,
-    spki: Vec<u8>,
+    pkcs8: Document,
+    spki: PublicKeyX509Der<'static>,
 }
 
 impl fmt::Debug for CredentialKey {
@@ -49,27 +45,24 @@ impl CredentialKey {
     ///
     /// [`Error::Input`] when the system has no randomness.
     pub fn generate() -> Result<Self, Error> {
-        let failed = |_| Error::input("no key could be made: the system has no randomness");
-        let random = SystemRandom::new();
-        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random)
-            .map_err(failed)?;
-        let pkcs8 = Zeroizing::new(document.as_ref().to_vec());
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8)
-            .map_err(|_| Error::input("no key could be made: the cryptographic library failed"))?;
-        let spki = [&P256, pair.public_key().as_ref()].concat();
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)
+            .map_err(|_| Error::input("no key could be made: the system has no randomness"))?;
+        let failed = |_| Error::input("no key could be made: the cryptographic library failed");
+        let pkcs8 = pair.to_pkcs8v1().map_err(failed)?;
+        let spki = pair.public_key().as_der().map_err(failed)?;
         Ok(Self { pair, pkcs8, spki })
     }
 
     /// The private key, PKCS#8 DER: for the TLS stack that will serve the credential.
     #[must_use]
     pub fn pkcs8_der(&self) -> &[u8] {
-        &self.pkcs8
+        self.pkcs8.as_ref()
     }
 
     /// The public key, DER `SubjectPublicKeyInfo`.
     #[must_use]
     pub fn spki_der(&self) -> &[u8] {
-        &self.spki
+        self.spki.as_ref()
     }
 
     /// What a credential for this key will sign handshakes with.
@@ -129,7 +122,8 @@ impl Client {
     /// `lifetime` of zero leaves it to the server, which gives an hour if it may. Ask for the next one when half of it is over.
     ///
     /// The proof that this edge has the credential's key is bound to the connection it is sent over. So each call makes a
-    /// connection of its own, to one server after the other until one answers, and closes it. In async code use
+    /// connection of its own, to one server after the other until one answers, and closes it. Each server may take as long as
+    /// the client's deadline says. In async code use
     /// `spawn_blocking`: it is one call an hour.
     ///
     /// ```no_run
@@ -168,9 +162,8 @@ impl Client {
             let answer = once(identity, name, &address, self.deadline(), &ask);
             match answer.and_then(|frame| outcome(&frame)) {
                 Ok(answer) => return DelegatedCredential::read(answer, own, scheme),
-                // A refusal is meant, wherever it comes from.
-                Err(refusal @ Error::Refused(_)) => return Err(refusal),
-                Err(error) => last = error,
+                Err(error) if is_worth_another_try(&error) => last = error,
+                Err(error) => return Err(error),
             }
         }
         Err(last)
@@ -248,6 +241,9 @@ mod tests {
         assert_ne!(one.spki_der(), other.spki_der());
         assert_eq!(one.spki_der().len(), 91);
         assert_eq!(format!("{one:?}"), "CredentialKey { .. }");
+        // Of a P-256 key (RFC 5480): its algorithm, and a point that is not compressed.
+        let head = b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00\x04";
+        assert!(one.spki_der().starts_with(head));
         // The public key in the PKCS#8 document is the one that is sent.
         let point = &one.spki_der()[26..];
         assert!(

@@ -229,7 +229,7 @@ impl Attempts {
 
 /// Whether another server might answer what this one did not. Refusals are final: `denied`,
 /// `disabled`, `sealed` and their kind are decisions, and the same on every server.
-fn is_worth_another_try(error: &Error) -> bool {
+pub(crate) fn is_worth_another_try(error: &Error) -> bool {
     match error {
         Error::Network(_) | Error::Tls(_) | Error::Protocol(_) | Error::Busy { .. } => true,
         // A stock server says so when it is overloaded or broken.

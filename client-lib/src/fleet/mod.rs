@@ -22,7 +22,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(crate) use attempts::{Attempts, Step};
+pub(crate) use attempts::{Attempts, Step, is_worth_another_try};
 use balance::{Load, Random};
 use health::{Health, Standing};
 use hedge::HedgeDelay;

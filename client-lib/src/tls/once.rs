@@ -30,9 +30,9 @@ pub(crate) fn once(
     let tls = ClientConnection::new(identity.config(), name).map_err(tls_error)?;
     let mut stream = StreamOwned::new(tls, socket);
     while stream.conn.is_handshaking() {
-        patience(&stream.sock, deadline)?;
-        (stream.conn.complete_io(&mut stream.sock))
-            .map_err(|error| failed("shaking hands", error))?;
+        let during = "shaking hands";
+        patience(&stream.sock, during, deadline)?;
+        (stream.conn.complete_io(&mut stream.sock)).map_err(|error| failed(during, error))?;
     }
     if stream.conn.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
         return Err(Error::Refused(keyless_protocol::ErrorCode::BadOpcode));
@@ -81,9 +81,12 @@ fn connect(address: &str, deadline: Instant) -> Result<TcpStream, Error> {
 }
 
 /// What is left of the time, for the next call into the socket.
-fn patience(socket: &TcpStream, deadline: Instant) -> Result<(), Error> {
+fn patience(socket: &TcpStream, during: &'static str, deadline: Instant) -> Result<(), Error> {
     let left = deadline.saturating_duration_since(Instant::now());
-    let left = Some(left.max(Duration::from_millis(1)));
+    if left.is_zero() {
+        return Err(Error::network(during, too_late()));
+    }
+    let left = Some(left);
     (socket.set_read_timeout(left))
         .and_then(|()| socket.set_write_timeout(left))
         .map_err(|error| Error::network("setting up the socket", error))
@@ -96,7 +99,7 @@ fn read(
 ) -> Result<(), Error> {
     let during = "waiting for answers";
     while !into.is_empty() {
-        patience(&stream.sock, deadline)?;
+        patience(&stream.sock, during, deadline)?;
         match stream.read(into) {
             Ok(0) => return Err(Error::lost(during, "the server closed the connection")),
             Ok(count) => into = into.get_mut(count..).unwrap_or_default(),
@@ -106,13 +109,18 @@ fn read(
     Ok(())
 }
 
-/// An error of the stream: of TLS where that is inside.
+fn too_late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
+}
+
+/// An error of the stream: of TLS where that is inside, and of time where the socket had nothing.
 fn failed(during: &'static str, error: io::Error) -> Error {
     let of_tls = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match of_tls {
         Some(tls) => tls_error(tls.clone()),
+        None if error.kind() == io::ErrorKind::WouldBlock => Error::network(during, too_late()),
         None => Error::network(during, error),
     }
 }
