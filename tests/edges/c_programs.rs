@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use keyserver_tests::{KeyKind, ServerConfig, binaries, parts};
+use keyserver_tests::{KeyKind, binaries, parts};
 
 use crate::edge::{Edge, run};
 
@@ -51,6 +51,14 @@ fn shared() -> [String; 2] {
     ]
 }
 
+/// valgrind, which fails at an invalid access or a leak of the program that is to follow.
+fn checked_by(valgrind: &Path, edge: &Edge) -> Command {
+    let mut command = edge.command(valgrind);
+    command.args(["--quiet", "--leak-check=full", "--error-exitcode=99"]);
+    command.args(["--errors-for-leak-kinds=definite,indirect"]);
+    command
+}
+
 /// A signature of each example, linked with the shared and with the static library.
 #[test]
 fn the_examples_sign() {
@@ -88,21 +96,14 @@ fn the_examples_leak_nothing() {
     let Some(valgrind) = parts::program("valgrind") else {
         return;
     };
-    // valgrind makes a handshake take seconds.
-    let config = ServerConfig {
-        extra: "[limits]\nhandshake_deadline = \"60s\"\n".into(),
-        ..ServerConfig::default()
-    };
-    let edge = Edge::with_config(&[KeyKind::P256], config);
+    let edge = Edge::for_valgrind(&[KeyKind::P256]);
     let shared = shared();
     for (name, last) in [("blocking", "signature"), ("event_loop", "50")] {
         let link = shared.each_ref().map(String::as_str);
         let Some(command) = example(&edge, name, &link, last) else {
             return;
         };
-        let mut checked = edge.command(&valgrind);
-        checked.args(["--quiet", "--leak-check=full", "--error-exitcode=99"]);
-        checked.args(["--errors-for-leak-kinds=definite,indirect"]);
+        let mut checked = checked_by(&valgrind, &edge);
         run(checked.arg(command.get_program()).args(command.get_args()));
     }
 }
@@ -114,19 +115,13 @@ fn misuse_is_refused() {
     let Some(valgrind) = parts::program("valgrind") else {
         return;
     };
-    let config = ServerConfig {
-        extra: "[limits]\nhandshake_deadline = \"60s\"\n".into(),
-        ..ServerConfig::default()
-    };
-    let edge = Edge::with_config(&[KeyKind::P256], config);
+    let edge = Edge::for_valgrind(&[KeyKind::P256]);
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("abi/misuse.c");
     let Some(program) = compile(&edge, &source, &shared().each_ref().map(String::as_str)) else {
         return;
     };
     let address = edge.server().address().to_string();
-    let mut command = edge.command(valgrind);
-    command.args(["--quiet", "--leak-check=full", "--error-exitcode=99"]);
-    command.args(["--errors-for-leak-kinds=definite,indirect"]);
+    let mut command = checked_by(&valgrind, &edge);
     command.arg(program).args([&address, "localhost"]);
     command.args(["pki/ca.pem", "pki/edge-1.pem", "pki/edge-1-key.pem"]);
     assert_eq!(run(&mut command).trim(), "every misuse was refused");

@@ -44,6 +44,15 @@ impl Edge {
         Self::with_config(kinds, config)
     }
 
+    /// A server for a program under valgrind, which makes a handshake take seconds.
+    pub(crate) fn for_valgrind(kinds: &[KeyKind]) -> Self {
+        let config = ServerConfig {
+            extra: "[limits]\nhandshake_deadline = \"60s\"\n".into(),
+            ..ServerConfig::default()
+        };
+        Self::with_config(kinds, config)
+    }
+
     pub(crate) fn with_config(kinds: &[KeyKind], config: ServerConfig) -> Self {
         let fixture = Fixture::new();
         std::fs::create_dir(fixture.path("sites")).unwrap();

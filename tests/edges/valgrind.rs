@@ -1,10 +1,11 @@
 //! The module in nginx, master and workers, under valgrind: no invalid access and no leak has a
 //! function of the module on its stack.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use keyserver_tests::{KeyKind, ServerConfig, binaries, parts};
+use keyserver_tests::{KeyKind, binaries, parts};
 use nix::sys::signal::Signal;
 
 use crate::edge::{Edge, PATIENCE, run};
@@ -42,13 +43,8 @@ fn nginx_finds_no_error_of_the_module() {
     let (Some(valgrind), Some(program)) = (parts::program("valgrind"), nginx::program()) else {
         return;
     };
-    // valgrind makes a handshake take seconds.
-    let config = ServerConfig {
-        extra: "[limits]\nhandshake_deadline = \"60s\"\n".into(),
-        ..ServerConfig::default()
-    };
     let kinds = [KeyKind::Rsa2048, KeyKind::P256];
-    let edge = Edge::with_config(&kinds, config);
+    let edge = Edge::for_valgrind(&kinds);
     edge.write_module_config("deadline = \"60s\"\n");
     let mut command = edge.command(valgrind);
     command.args([
@@ -67,17 +63,18 @@ fn nginx_finds_no_error_of_the_module() {
         let printed = run(&mut nginx.handshakes(8));
         assert!(printed.starts_with("ok 8 failed 0"), "{printed}");
         // The old worker ends, a new one inherits the module from the master.
-        nginx.process.signal(Signal::SIGHUP);
-        let started = nginx.process.pid().to_string();
-        let children = format!("/proc/{started}/task/{started}/children");
-        let deadline = Instant::now() + PATIENCE;
-        let before = fs::read_to_string(&children).unwrap();
-        let exited = |now: &str| {
-            before
-                .split(' ')
-                .all(|pid| pid.is_empty() || !now.contains(pid))
+        let master = nginx.process.pid().to_string();
+        let file = format!("/proc/{master}/task/{master}/children");
+        let workers = || {
+            let pids = fs::read_to_string(&file).unwrap();
+            pids.split_whitespace()
+                .map(String::from)
+                .collect::<BTreeSet<_>>()
         };
-        while !exited(&fs::read_to_string(&children).unwrap()) {
+        let before = workers();
+        nginx.process.signal(Signal::SIGHUP);
+        let deadline = Instant::now() + PATIENCE;
+        while !workers().is_disjoint(&before) {
             assert!(Instant::now() < deadline, "{}", nginx.process.log);
             std::thread::sleep(Duration::from_millis(20));
         }
