@@ -12,7 +12,7 @@ use accel::{EngineError, Key, KeyFileError, KeyIndex, KeyTable, LoadRules, Loade
 use crate::clock;
 use crate::config::{Config, ConfigError, KeyLocation, KeySource};
 use crate::delegation::Certificates;
-use crate::policy::{KeyName, KeyUse, Policy, Right};
+use crate::policy::{KeyName, KeyUse, Moment, Policy, Right};
 use crate::stops::StateError;
 use crate::tickets;
 use crate::tls::ServerConfig;
@@ -170,9 +170,11 @@ impl Snapshot {
 
     /// Keys that somebody may have delegated, and whose certificates do not let that happen.
     fn without_delegation(&self) -> impl Iterator<Item = String> {
-        self.keys.iter().filter_map(|(index, entry)| {
+        let now = Moment::now();
+        self.keys.iter().filter_map(move |(index, entry)| {
             let why = self.certificates.of(&entry.key.ski()).err()?;
-            (self.policy).is_granted(Right::Delegate, index.0).then(|| {
+            let is_granted = (self.policy).is_granted(Right::Delegate, index.0, now);
+            is_granted.then(|| {
                 let label = &entry.label;
                 format!(
                     "key \"{label}\": delegate is granted, but no credential can be issued: {why}"

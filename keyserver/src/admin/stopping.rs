@@ -184,9 +184,11 @@ fn tickets_of(subject: &Subject, snapshot: &Snapshot) -> Vec<Subject> {
         Subject::Key(_) | Subject::All => vec![subject.clone()],
         Subject::Client(name) => {
             let policy = &snapshot.policy;
-            let held = |index: u32| policy.is_granted_to(name, Right::Tickets, index);
+            let Some(client) = policy.client_named(name) else {
+                return Vec::new();
+            };
             (snapshot.keys.iter())
-                .filter(|(index, _)| held(index.0))
+                .filter(|(index, _)| policy.was_granted(client, Right::Tickets, index.0))
                 .map(|(_, entry)| Subject::Key(entry.key.ski()))
                 .collect()
         }

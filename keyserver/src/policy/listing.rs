@@ -8,10 +8,10 @@ use keyless_protocol::SignatureScheme;
 use keyless_protocol::info::{ClientInfo, KeyEntry, KeyList, TERMS_MAX, Terms, ski_to_hex};
 
 use super::grant::CompiledGrant;
+use super::purpose::KeyUse;
 use super::rights::{Right, Rights};
 use super::rules::{ClientId, Policy};
 use super::window::Moment;
-use crate::clock;
 use crate::config::Grant;
 use crate::handshake::Version;
 use crate::snapshot::Snapshot;
@@ -38,6 +38,7 @@ pub fn key_list(snapshot: &Snapshot, client: Option<ClientId>, first: u32, room:
         next: None,
     };
     let Some(client) = client else { return list };
+    let now = Moment::now();
     let mut left = room.saturating_sub(ENVELOPE_BYTES);
     for position in first..u32::MAX {
         if position - first == SCAN_MAX {
@@ -47,17 +48,18 @@ pub fn key_list(snapshot: &Snapshot, client: Option<ClientId>, first: u32, room:
         let Some((key, label)) = snapshot.key_at(position) else {
             break;
         };
-        let operations = usable(snapshot, snapshot.policy.rights(client, position), key);
+        let operations = usable(snapshot, snapshot.policy.rights(client, position, now), key);
         if operations.is_empty() {
             continue;
         }
         let mut entry = entry(key, label, operations);
+        let grants: Vec<_> = (snapshot.policy).grants_on(client, position, now).collect();
         describe(
             &mut entry,
-            &snapshot.policy,
-            client,
-            position,
+            snapshot.policy.usage(position),
+            &grants,
             key.key_type(),
+            now,
         );
         let bytes = json_bytes(&entry);
         if bytes > left {
@@ -98,11 +100,15 @@ fn entry(key: &Key, label: &str, operations: Rights) -> KeyEntry {
 }
 
 /// Adds what the key is for and what the client's grants on it are bound to.
-fn describe(entry: &mut KeyEntry, policy: &Policy, client: ClientId, position: u32, kind: KeyType) {
-    let usage = policy.usage(position);
+fn describe(
+    entry: &mut KeyEntry,
+    usage: &KeyUse,
+    grants: &[&CompiledGrant],
+    kind: KeyType,
+    now: Moment,
+) {
     usage.purpose.name().clone_into(&mut entry.purpose);
     entry.dual_use_until = usage.dual_use_until.map(|until| until.to_string());
-    let grants: Vec<_> = policy.grants_on(client, position).collect();
     let may = |scheme: &SignatureScheme| {
         [
             (Right::Tls13Sign, Version::Tls13),
@@ -122,18 +128,21 @@ fn describe(entry: &mut KeyEntry, policy: &Policy, client: ClientId, position: u
     entry.schemes = (SignatureScheme::ALL.into_iter().filter(may))
         .map(|scheme| scheme.name().to_owned())
         .collect();
-    entry.terms = grants
-        .into_iter()
-        .filter_map(terms)
-        .take(TERMS_MAX)
-        .collect();
+    entry.terms = all_terms(grants, now);
+}
+
+/// What grants are bound to, those that are.
+fn all_terms(grants: &[&CompiledGrant], now: Moment) -> Vec<Terms> {
+    let terms = grants.iter().filter_map(|grant| terms(grant, now));
+    terms.take(TERMS_MAX).collect()
 }
 
 impl Policy {
     /// What a client is told of itself.
     #[must_use]
     pub fn client_info(&self, client: ClientId) -> ClientInfo {
-        let grants: Vec<_> = self.grants_of(client).collect();
+        let now = Moment::now();
+        let grants: Vec<_> = self.grants_of(client, now).collect();
         let rights = (grants.iter()).fold(Rights::NONE, |rights, grant| {
             rights.union(grant.grant().allow)
         });
@@ -142,17 +151,13 @@ impl Policy {
             name: self.client_name(client).to_owned(),
             weight: self.weight(client),
             operations: served.map(|right| right.name().to_owned()).collect(),
-            terms: grants
-                .into_iter()
-                .filter_map(terms)
-                .take(TERMS_MAX)
-                .collect(),
+            terms: all_terms(&grants, now),
         }
     }
 }
 
 /// What a grant is bound to; nothing where it is not bound.
-fn terms(compiled: &CompiledGrant) -> Option<Terms> {
+fn terms(compiled: &CompiledGrant, now: Moment) -> Option<Terms> {
     let grant = compiled.grant();
     let names = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
     let Grant {
@@ -189,10 +194,7 @@ fn terms(compiled: &CompiledGrant) -> Option<Terms> {
         rate: rate.map(|rate| rate.to_string()),
         burst: rate.map(|rate| rate.burst),
         daily,
-        daily_left: daily.map(|daily| {
-            let today = Moment::of(clock::wall()).day;
-            daily.saturating_sub(compiled.meter().used_on(today))
-        }),
+        daily_left: daily.map(|daily| daily.saturating_sub(compiled.meter().used_on(now.day))),
         credential_seconds: (grant.max_credential_lifetime).map(|longest| longest.as_secs()),
     };
     (terms != Terms::default()).then(|| Terms {

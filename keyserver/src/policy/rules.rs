@@ -104,7 +104,7 @@ impl Policy {
     #[must_use]
     pub fn compile(clients: &[Client], keys: &[KeyName<'_>], generation: u64) -> Self {
         let lookup = KeyLookup::new(keys);
-        let today = Moment::of(clock::wall()).date;
+        let today = Moment::now().date;
         let mut policy = Self {
             generation,
             clients: Vec::new(),
@@ -241,23 +241,26 @@ impl Policy {
         Moment::of(time)
     }
 
-    /// The rights of `client` on the key at `key` today, by any grant and under whatever conditions.
+    /// The rights of `client` on the key at `key` on the day of `now`, by any grant and under whatever conditions.
     #[must_use]
-    pub fn rights(&self, client: ClientId, key: u32) -> Rights {
-        let today = Moment::of(clock::wall()).date;
+    pub fn rights(&self, client: ClientId, key: u32, now: Moment) -> Rights {
         let usage = self.usage(key);
-        let rights = (self.grants_on(client, key)).fold(Rights::NONE, |rights, grant| {
+        let rights = (self.grants_on(client, key, now)).fold(Rights::NONE, |rights, grant| {
             rights.union(grant.grant().allow)
         });
         rights
             .iter()
-            .filter(|right| usage.lets(*right, today))
+            .filter(|right| usage.lets(*right, now.date))
             .collect()
     }
 
-    /// The grants of `client` that are in force today and name the key at `key`.
-    pub fn grants_on(&self, client: ClientId, key: u32) -> impl Iterator<Item = &CompiledGrant> {
-        let now = Moment::of(clock::wall());
+    /// The grants of `client` that are in force on the day of `now` and name the key at `key`.
+    pub fn grants_on(
+        &self,
+        client: ClientId,
+        key: u32,
+        now: Moment,
+    ) -> impl Iterator<Item = &CompiledGrant> {
         let naming = self.compiled(client).into_iter();
         naming
             .flat_map(move |client| client.naming(key))
@@ -265,9 +268,8 @@ impl Policy {
             .filter(move |grant| grant.is_in_force(now))
     }
 
-    /// The grants of `client` that are in force today.
-    pub fn grants_of(&self, client: ClientId) -> impl Iterator<Item = &CompiledGrant> {
-        let now = Moment::of(clock::wall());
+    /// The grants of `client` that are in force on the day of `now`.
+    pub fn grants_of(&self, client: ClientId, now: Moment) -> impl Iterator<Item = &CompiledGrant> {
         let grants = self
             .compiled(client)
             .into_iter()
@@ -307,18 +309,23 @@ impl Policy {
         })
     }
 
-    /// Whether any client holds `right` on the key at `key` today.
+    /// Whether any client holds `right` on the key at `key` on the day of `now`.
     #[must_use]
-    pub fn is_granted(&self, right: Right, key: u32) -> bool {
-        let mut clients = (0u32..).zip(&self.clients);
-        clients.any(|(index, _)| self.rights(self.id(index), key).contains(right))
+    pub fn is_granted(&self, right: Right, key: u32, now: Moment) -> bool {
+        let counts = |grant: &CompiledGrant| grant.gives(right) && grant.is_in_force(now);
+        self.usage(key).lets(right, now.date)
+            && self.clients.iter().any(|client| {
+                // Most clients hold it on no key: the lookup is for the others.
+                client.grants.iter().any(counts)
+                    && client.naming(key).any(|(_, grant)| counts(grant))
+            })
     }
 
-    /// Whether the client of this name in the configuration holds `right` on the key at `key` today.
+    /// Whether a grant of `client` gives `right` on the key at `key`, or did until it ended.
     #[must_use]
-    pub fn is_granted_to(&self, name: &str, right: Right, key: u32) -> bool {
-        let client = self.client_named(name);
-        client.is_some_and(|client| self.rights(client, key).contains(right))
+    pub fn was_granted(&self, client: ClientId, right: Right, key: u32) -> bool {
+        self.compiled(client)
+            .is_some_and(|client| client.naming(key).any(|(_, grant)| grant.gives(right)))
     }
 
     /// What an operator should know about these grants: rights without use, keys that do not

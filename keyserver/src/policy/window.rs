@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::unmet::Unmet;
+use crate::clock;
 use crate::config::Date;
 
 /// Minutes of a day.
@@ -22,6 +23,12 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// The moment it is.
+    #[must_use]
+    pub fn now() -> Self {
+        Self::of(clock::wall())
+    }
+
     /// The moment `time` is in. What is before 1970 counts as its first minute.
     #[must_use]
     pub fn of(time: SystemTime) -> Self {

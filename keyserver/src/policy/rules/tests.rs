@@ -115,9 +115,13 @@ fn grants_add_up_whatever_their_order() {
         let clients = [client("edge", vec![Match::Dns("edge".to_owned())], grants)];
         let policy = compile(&clients, 1);
         let id = policy.client(&peer("edge")).expect("the client is known");
+        let now = Moment::now();
         let both = Rights::NONE.with(Right::SignDigest).with(Right::Tls13Sign);
-        assert_eq!(policy.rights(id, 2), both);
-        assert_eq!(policy.rights(id, 0), Rights::NONE.with(Right::SignDigest));
+        assert_eq!(policy.rights(id, 2, now), both);
+        assert_eq!(
+            policy.rights(id, 0, now),
+            Rights::NONE.with(Right::SignDigest)
+        );
     }
 }
 
@@ -254,6 +258,19 @@ fn a_rate_refuses_for_a_time() {
 }
 
 #[test]
+fn what_was_granted_is_told_also_when_the_grant_has_ended() {
+    let ended = Grant {
+        expires: Date::new(2020, 12, 31),
+        ..grant(vec![label("shop")], Right::Tickets)
+    };
+    let (policy, id) = only_client(vec![ended]);
+    assert!(policy.was_granted(id, Right::Tickets, 0));
+    assert!(!policy.was_granted(id, Right::Seal, 0));
+    assert!(!policy.was_granted(id, Right::Tickets, 2));
+    assert!(!policy.is_granted(Right::Tickets, 0, Moment::now()));
+}
+
+#[test]
 fn a_key_has_one_purpose() {
     let grants = vec![
         grant(vec![label("*")], Right::SignDigest),
@@ -294,7 +311,12 @@ fn a_key_has_one_purpose() {
             expected(opens),
             "{purpose:?} {dual_use_until:?}"
         );
-        assert_eq!(policy.rights(id, 0).contains(Right::Tls12Master), opens);
+        assert_eq!(
+            policy
+                .rights(id, 0, Moment::now())
+                .contains(Right::Tls12Master),
+            opens
+        );
         let text = policy.warnings().join("\n");
         let in_force = dual_use_until.is_some_and(|until| until >= today);
         assert_eq!(
