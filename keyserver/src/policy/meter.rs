@@ -146,10 +146,6 @@ impl Meter {
             return Ok(());
         }
         let mut spent = self.lock();
-        let paid_until = match limits.rate {
-            Some(rate) => Some(pay(spent.paid_until, rate, now)?),
-            None => spent.paid_until,
-        };
         if let Some(ceiling) = limits.daily {
             spent.turn(day);
             if spent.used >= ceiling {
@@ -164,6 +160,10 @@ impl Meter {
                 }
             }
         }
+        let paid_until = match limits.rate {
+            Some(rate) => Some(pay(spent.paid_until, rate, now)?),
+            None => spent.paid_until,
+        };
         if count == Count::Use {
             spent.paid_until = paid_until;
             spent.used += u64::from(limits.daily.is_some());

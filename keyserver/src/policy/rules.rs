@@ -205,7 +205,7 @@ impl Policy {
             match grant.check(ask, at, count) {
                 Ok(()) if has_purpose => return Ok(()),
                 Ok(()) => nearest = Unmet::Purpose,
-                Err(unmet) => nearest = nearest.max(unmet),
+                Err(unmet) => nearest = nearest.or(unmet),
             }
         }
         Err(nearest)

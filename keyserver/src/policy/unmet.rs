@@ -31,18 +31,28 @@ pub enum Unmet {
     PostQuantum,
     /// The TLS 1.2 key exchange lacks the downgrade sentinel.
     DowngradeSentinel,
+    /// It was used as often as a day allows.
+    Daily,
     /// It was used too often of late.
     Rate {
         /// When it may be used again.
         retry_after: Duration,
     },
-    /// It was used as often as a day allows.
-    Daily,
     /// The key is for the other purpose. Not a grant's doing: it holds whatever grants say.
     Purpose,
 }
 
 impl Unmet {
+    /// What does not hold of the nearer of two grants; of two rates, that of the one that may be used again first.
+    pub(super) fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Rate { retry_after: one }, Self::Rate { retry_after: two }) => Self::Rate {
+                retry_after: one.min(two),
+            },
+            _ => self.max(other),
+        }
+    }
+
     /// The setting that says so: of a `[[clients.grants]]` entry; for [`Self::Purpose`], of a `[[keys]]` entry.
     #[must_use]
     pub const fn setting(self) -> &'static str {

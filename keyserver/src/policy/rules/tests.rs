@@ -258,6 +258,30 @@ fn a_rate_refuses_for_a_time() {
 }
 
 #[test]
+fn of_several_limits_the_one_that_passes_first_is_told() {
+    let limited = |hours, daily| Grant {
+        limits: Limits {
+            rate: Some(Rate {
+                count: 1,
+                period: Duration::from_hours(hours),
+                burst: 1,
+            }),
+            daily,
+        },
+        ..grant(vec![label("*")], Right::SignDigest)
+    };
+    let grants = vec![limited(3, None), limited(2, None), limited(1, Some(1))];
+    let (policy, id) = only_client(grants);
+    let ask = ask(id, 0, Right::SignDigest);
+    assert_eq!([0; 3].map(|_| policy.decide(&ask, Count::Use)), [Ok(()); 3]);
+    let retry_after = Duration::from_hours(2);
+    assert_eq!(
+        policy.decide(&ask, Count::Use),
+        Err(Unmet::Rate { retry_after })
+    );
+}
+
+#[test]
 fn what_was_granted_is_told_also_when_the_grant_has_ended() {
     let ended = Grant {
         expires: Date::new(2020, 12, 31),
