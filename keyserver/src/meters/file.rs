@@ -14,12 +14,6 @@ const NAME: &str = "meters";
 
 const VERSION: u32 = 1;
 
-/// What is written down about one meter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) reserved: Reserved,
-}
-
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -34,7 +28,7 @@ pub(super) fn path(directory: &Path) -> PathBuf {
 }
 
 /// Reads the file; without one nothing was used.
-pub(super) fn read(path: &Path) -> Result<HashMap<MeterId, Record>, StateError> {
+pub(super) fn read(path: &Path) -> Result<HashMap<MeterId, Reserved>, StateError> {
     let unusable = |why: String| StateError {
         what: format!(
             "{}: {why}; it says how often grants with `daily` were used today, so the server does not start without it: \
@@ -50,7 +44,7 @@ pub(super) fn read(path: &Path) -> Result<HashMap<MeterId, Record>, StateError> 
     if document.v != VERSION {
         return Err(unusable(format!("it is of version {}", document.v)));
     }
-    let record = |(id, reserved): (String, _)| Some((from_hex(&id)?, Record { reserved }));
+    let record = |(id, reserved): (String, _)| Some((from_hex(&id)?, reserved));
     (document
         .meters
         .into_iter()
@@ -60,10 +54,8 @@ pub(super) fn read(path: &Path) -> Result<HashMap<MeterId, Record>, StateError> 
 }
 
 /// Puts what was used on disk.
-pub(super) fn write(path: &Path, records: &HashMap<MeterId, Record>) -> Result<(), StateError> {
-    let meters = records
-        .iter()
-        .map(|(id, record)| (to_hex(id), record.reserved));
+pub(super) fn write(path: &Path, records: &HashMap<MeterId, Reserved>) -> Result<(), StateError> {
+    let meters = records.iter().map(|(id, reserved)| (to_hex(id), *reserved));
     let document = Document {
         v: VERSION,
         meters: meters.collect(),

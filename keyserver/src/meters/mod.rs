@@ -19,12 +19,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Grant;
+use crate::policy::meter::Reserved;
 use crate::policy::{Meter, Moment, Policy};
 use crate::statefile::StateError;
-use crate::{clock, tls};
+use crate::tls;
 
 pub(crate) use bell::Bell;
-use file::Record;
 pub(crate) use thread::{Thread, start};
 
 /// Names a grant by what it is about: SHA-256 over client, keys, rights, and the number among its equals.
@@ -41,8 +41,8 @@ pub struct Meters {
 #[derive(Debug, Default)]
 struct Inside {
     by_id: HashMap<MeterId, Known>,
-    /// What was read at the start and nobody has asked for yet.
-    before: HashMap<MeterId, Record>,
+    /// What is on disk, also about grants that are gone.
+    before: HashMap<MeterId, Reserved>,
 }
 
 #[derive(Debug, Clone)]
@@ -94,7 +94,7 @@ impl Meters {
             let number = equals.entry(about).or_default();
             *number += 1;
             let id = self::about(client, grant, *number).unwrap_or_default();
-            let before = inside.before.get(&id).map(|record| record.reserved);
+            let before = inside.before.get(&id).copied();
             let known = inside.by_id.entry(id).or_insert_with(|| Known {
                 meter: Arc::default(),
                 ceiling: None,
@@ -113,9 +113,7 @@ impl Meters {
         inside
             .by_id
             .retain(|_, known| Arc::strong_count(&known.meter) > 1);
-        inside
-            .before
-            .retain(|_, record| record.reserved.day + 1 >= day);
+        inside.before.retain(|_, reserved| reserved.day + 1 >= day);
         drop(inside);
         if counted { self.write() } else { Ok(()) }
     }
@@ -138,30 +136,26 @@ impl Meters {
         self.save(|known, _, day| known.meter.close(day))
     }
 
-    fn save(
-        &self,
-        figures: impl Fn(&Known, u64, u64) -> crate::policy::meter::Reserved,
-    ) -> Result<(), StateError> {
+    fn save(&self, figures: impl Fn(&Known, u64, u64) -> Reserved) -> Result<(), StateError> {
         let Some(path) = &self.file else {
             return Ok(());
         };
         let day = today();
         // Held while writing, so that what is written last is what is known last.
         let mut inside = self.lock();
-        let mut records: HashMap<MeterId, Record> = inside.before.clone();
+        let mut written: HashMap<MeterId, Reserved> = inside.before.clone();
         for (id, known) in &inside.by_id {
             if let Some(ceiling) = known.ceiling {
-                let reserved = figures(known, ceiling, day);
-                records.insert(*id, Record { reserved });
+                written.insert(*id, figures(known, ceiling, day));
             }
         }
-        file::write(path, &records)?;
-        for (id, record) in &records {
+        file::write(path, &written)?;
+        for (id, reserved) in &written {
             if let Some(known) = inside.by_id.get(id) {
-                known.meter.reserved(record.reserved);
+                known.meter.reserved(*reserved);
             }
         }
-        inside.before = records;
+        inside.before = written;
         Ok(())
     }
 
@@ -212,7 +206,7 @@ impl Meters {
 }
 
 fn today() -> u64 {
-    Moment::of(clock::wall()).day
+    Moment::now().day
 }
 
 /// What a grant is about; see [`MeterId`].

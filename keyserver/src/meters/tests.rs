@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::clock;
 use crate::config::{Client, KeyPattern, Place};
 use crate::policy::{Ask, Conditions, Count, KeyName, Limits, Right, Rights, Unmet, Window};
 

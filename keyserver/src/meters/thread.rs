@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 
 use crate::limits;
 use crate::state::ServerState;
@@ -24,7 +24,7 @@ pub(crate) struct Thread {
 pub(crate) fn start(state: &Arc<ServerState>) -> io::Result<Thread> {
     let over = Arc::new(AtomicBool::new(false));
     let (its_state, its_over) = (Arc::clone(state), Arc::clone(&over));
-    let handle = std::thread::Builder::new()
+    let handle = thread::Builder::new()
         .name("meters".to_owned())
         .spawn(move || run(&its_state, &its_over))?;
     Ok(Thread {
@@ -39,6 +39,7 @@ impl Thread {
     pub(crate) fn stop(self) {
         self.over.store(true, Ordering::Release);
         self.state.meters.bell.ring();
+        self.handle.thread().unpark();
         // If it panicked it has said so; what it had written down ahead then counts as used.
         let _ = self.handle.join();
     }
@@ -49,7 +50,12 @@ fn run(state: &ServerState, over: &AtomicBool) {
     let meters = &state.meters;
     let mut failed = false;
     while !over.load(Ordering::Acquire) {
-        meters.bell.wait(limits::HEARTBEAT);
+        if failed {
+            // Every request rings now; a disk that refuses is not asked for each of them.
+            thread::park_timeout(limits::HEARTBEAT);
+        } else {
+            meters.bell.wait(limits::HEARTBEAT);
+        }
         heartbeat.tick();
         if meters.is_low() || failed {
             let result = meters.write();
