@@ -28,7 +28,7 @@ pub(super) fn last_day(entry: &Section<'_>, key: &'static str, meaning: &str) ->
 /// Reads the networks that a grant may be used from.
 pub(super) fn sources(entry: &Section<'_>) -> Vec<Prefix> {
     let wanted = "addresses or networks that clients connect from, like [\"192.0.2.7\", \"10.1.0.0/16\", \
-                  \"2001:db8::/32\"], with no bit set behind the prefix";
+                  \"2001:db8::/32\"], with no bit set behind the prefix, and IPv4 not mapped into IPv6";
     read_all(entry.optional("source").as_ref(), wanted, Prefix::parse)
 }
 

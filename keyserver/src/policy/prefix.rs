@@ -12,7 +12,8 @@ pub struct Prefix {
 
 impl Prefix {
     /// Reads `10.1.0.0/16`, or one address. Nothing where bits behind the prefix are set: what is meant by
-    /// `10.1.2.3/8` is anybody's guess.
+    /// `10.1.2.3/8` is anybody's guess. Nor for `::ffff:10.1.0.0/112`: as [`Self::contains`] reads addresses, none would
+    /// be in it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (address, bits) = match text.split_once('/') {
@@ -27,7 +28,9 @@ impl Prefix {
             Some(_) => return None,
         };
         let prefix = Self { network, bits };
-        (bits <= most && prefix.masked(network) == Some(network)).then_some(prefix)
+        let is_exact = prefix.masked(network) == Some(network);
+        let is_canonical = network.to_canonical() == network;
+        (bits <= most && is_exact && is_canonical).then_some(prefix)
     }
 
     /// Whether `address` is in it. An IPv4 address that came mapped into IPv6 is an IPv4 address.
@@ -101,6 +104,8 @@ mod tests {
             "::/129",
             "edge-1",
             "2001:db8::1/64",
+            "::ffff:10.1.2.3",
+            "::ffff:10.1.0.0/112",
         ] {
             assert_eq!(Prefix::parse(text), None, "{text:?}");
         }
