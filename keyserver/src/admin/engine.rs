@@ -49,7 +49,7 @@ pub(super) fn refuses_all(state: &ServerState) -> bool {
     }
     let snapshot = state.snapshot.load();
     let mut keys = snapshot.keys.iter().map(|(_, entry)| &entry.key);
-    keys.all(|key| !Tokens::holds(key) && refused(key.class()))
+    !snapshot.keys.is_empty() && keys.all(|key| !Tokens::holds(key) && refused(key.class()))
 }
 
 /// Proves the engine and ends the quarantine, for a peer, and records it.

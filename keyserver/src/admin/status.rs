@@ -63,6 +63,9 @@ pub struct Status {
     /// Classes whose results were wrong, and how they are served now.
     #[serde(default)]
     pub quarantine: Vec<QuarantineEntry>,
+    /// There are keys, and the engine refuses to compute with every one of them.
+    #[serde(default)]
+    pub refuses_all: bool,
     /// The ledger of ciphertexts, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger: Option<LedgerReport>,
@@ -127,6 +130,7 @@ impl Status {
                 .collect(),
             check_failures: server.engine().counters().check_failures,
             quarantine: engine::quarantined(server),
+            refuses_all: engine::refuses_all(server),
             ledger: server.ledger.report(),
             certificate_expiry: snapshot.certificate_expiry,
             resident_bytes: process::resident_bytes(),
@@ -146,6 +150,7 @@ impl Status {
         let configured = self.keys + self.keys_absent.len();
         self.state == "serving"
             && self.stuck.is_empty()
+            && !self.refuses_all
             && (configured == 0 || self.keys_down < self.keys)
     }
 }

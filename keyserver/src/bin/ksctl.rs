@@ -318,6 +318,8 @@ fn ready(socket: &Path) -> Result<(), Failure> {
     }
     let why = if !status.stuck.is_empty() {
         ", and I/O loops are stuck"
+    } else if status.refuses_all {
+        ", but no key can be served: results were wrong"
     } else if status.state == "serving" {
         ", but no key can be served: every slot is down"
     } else {
