@@ -112,7 +112,7 @@ fn median(times: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// `edge-1` may sign with `own` only. `many` has a thousand grants on `slow` that count at another time, and one on `own`.
+/// `edge-1` may sign with `own` only. `many` has a thousand grants on `slow` that count from elsewhere.
 fn config() -> ServerConfig {
     let mut many = String::from("[[clients]]\nname = \"many\"\nmatch = \"dns:many\"\n");
     for _ in 0..MANY {

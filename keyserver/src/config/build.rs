@@ -238,9 +238,9 @@ fn admin(section: &Section<'_>, paths: &Paths) -> Admin {
 
 /// A number of uses a day that a restart would begin anew is none.
 fn needs_state(root: &Section<'_>, admin: &Admin, clients: &[Client]) {
-    let grants = clients.iter().flat_map(|client| &client.grants);
-    let counted = grants.filter(|grant| grant.limits.daily.is_some()).count();
-    if admin.state.is_none() && counted > 0 {
+    let counted = (clients.iter().flat_map(|client| &client.grants))
+        .any(|grant| grant.limits.daily.is_some());
+    if admin.state.is_none() && counted {
         root.section("admin").problem(
             "`admin.state` is missing, and a grant has `daily`: what was used is remembered there"
                 .to_owned(),

@@ -71,16 +71,14 @@ impl CoverBuilder {
 
     fn extend(&mut self, list: List, grant: u32) -> List {
         let lists = &mut self.cover.lists;
-        let shorter = usize::try_from(list)
-            .ok()
-            .and_then(|place| lists.get(place));
+        let place = usize::try_from(list).unwrap_or(0);
         // A grant may name a key in two ways.
-        if shorter.is_some_and(|shorter| shorter.last() == Some(&grant)) {
+        if lists.get(place).and_then(|shorter| shorter.last()) == Some(&grant) {
             return list;
         }
-        let mut longer = shorter.map(|shorter| shorter.to_vec()).unwrap_or_default();
-        longer.push(grant);
         *self.longer.entry((list, grant)).or_insert_with(|| {
+            let shorter = lists.get(place).map_or(&[][..], |shorter| shorter);
+            let longer = [shorter, &[grant]].concat();
             let place = List::try_from(lists.len()).unwrap_or(0);
             lists.push(longer.into_boxed_slice());
             place
