@@ -1,8 +1,10 @@
 //! Blinding pairs of one key, kept between batches.
 //!
 //! A pair serves one lane at a time and is squared by each use. After [`USES`] of them a fresh one is
-//! written over it, so that no chain of related pairs grows long. Making pairs costs as much
-//! as a batch of operations and always makes eight, hence about `1 / USES` of the time.
+//! written over it, so that no chain of related pairs grows long. Making pairs costs as much as a batch of
+//! operations, and makes eight at a time: when one of a batch is worn, all of them are renewed. So the time
+//! between two renewals is that of [`USES`] batches or more, about `1 / USES` of the time goes there, and pairs
+//! that are used together wear together.
 //!
 //! A pair whose lane failed its check is dropped: if the fault is in the pair, it would fail again.
 
@@ -150,25 +152,20 @@ pub(crate) fn pairs_for(path: Path, keys: &[&RsaLanes]) -> Rows<Result<Box<Pair>
     pairs.into_iter().zip(keys).map(ready).collect()
 }
 
-/// Writes fresh pairs over the worn ones; where they do not pass their check, worn ones remain. `false` if the
+/// Writes fresh pairs over all of a batch; where they do not pass their check, worn ones remain. `false` if the
 /// random generator failed.
 fn renew(path: Path, keys: &[&RsaLanes], pairs: &mut [Box<Pair>]) -> bool {
     let mut random = Zeroizing::new([0; LANES * MAX_LEN]);
     if rand::fill(random.as_mut_slice()).is_err() {
         return false;
     }
-    let worn: Rows<(&RsaLanes, &mut Pair)> = (keys.iter().copied())
-        .zip(pairs.iter_mut().map(Box::as_mut))
-        .filter(|(_, pair)| pair.is_worn())
-        .collect();
-    // Eight cost as much as one, so other lanes make pairs for later.
-    let wanting: Rows<&RsaLanes> = worn.iter().map(|(key, _)| *key).collect();
-    let mut spares: Rows<(&RsaLanes, Box<Pair>)> = (wanting.iter().cycle().copied())
-        .take(LANES - wanting.len())
+    // Eight cost as much as one, so lanes that are free make pairs for later.
+    let mut spares: Rows<(&RsaLanes, Box<Pair>)> = (keys.iter().cycle().copied())
+        .take(LANES - keys.len())
         .filter_map(|key| Some((key, key.spare()?)))
         .collect();
-    let all = worn
-        .into_iter()
+    let all = (keys.iter().copied())
+        .zip(pairs.iter_mut().map(Box::as_mut))
         .chain(spares.iter_mut().map(|(key, pair)| (*key, pair.as_mut())));
     let len = keys.first().map_or(1, |key| key.key.size().bytes());
     let (mut rows, mut lives) = (Rows::new(), Rows::new());
@@ -194,4 +191,37 @@ fn renew(path: Path, keys: &[&RsaLanes], pairs: &mut [Box<Pair>]) -> bool {
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Key;
+    use crate::simd::rsa::lanes_of;
+
+    /// Pairs that are worn at different times would each cost a renewal, and those of eight lanes eight times as
+    /// much as they should: after one renewal they wear together.
+    #[test]
+    fn one_worn_pair_renews_all_of_its_batch() {
+        let key = Key::from_bytes(include_bytes!("../calibrate/rsa-2048.der")).unwrap();
+        let key = lanes_of(&key).unwrap();
+        let take = |lanes| -> Vec<Box<Pair>> {
+            let pairs = pairs_for(Path::detect(), &vec![key; lanes]);
+            pairs.into_iter().map(Result::unwrap).collect()
+        };
+        for mut pair in take(LANES) {
+            // As if batches of other sizes had used them: 8 at most are left, and 0 once.
+            pair.uses_left = u32::try_from(key.store().waiting.len()).unwrap();
+            key.keep(pair);
+        }
+        for left in (0..USES).rev() {
+            let pairs = take(LANES);
+            assert!(pairs.iter().all(|pair| pair.uses_left == left), "{left}");
+            pairs.into_iter().for_each(|pair| key.keep(pair));
+        }
+        // A smaller batch uses its free lanes for as many as a key keeps.
+        let mut pairs = take(1);
+        assert_eq!(key.store().made, 2 * LANES - 1);
+        pairs.drain(..).for_each(|pair| key.keep(pair));
+    }
 }
