@@ -296,6 +296,7 @@ impl Cells {
             dispatcher: Arc::clone(&dispatcher),
             state: Arc::clone(state),
             completions: Arc::clone(completions),
+            gives_way: cell.io_cpus.is_empty(),
         };
         let crypto = spawn_workers(&workers, cell, self.crypto.len())?;
         self.crypto.extend(crypto);

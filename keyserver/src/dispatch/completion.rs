@@ -73,6 +73,11 @@ impl CompletionRing {
         self.ring.pop()
     }
 
+    /// Whether the reader has not taken all that was put in.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.ring.is_empty()
+    }
+
     /// Waits until [`Self::notify`] was called since the last wait.
     pub(crate) async fn ready(&self) {
         self.ready.notified().await;
