@@ -31,20 +31,35 @@ const TIME_MAX_SECONDS: f64 = 3600.0;
 /// Full batches that may always wait in a class.
 const BATCHES_MIN: usize = 2;
 
-/// Until when each class is strict.
+/// Which classes are strict.
 #[derive(Debug, Default)]
-pub(super) struct Strict([Option<Instant>; Class::ALL.len()]);
+pub(super) struct Strict([Option<Spell>; Class::ALL.len()]);
+
+/// A time in which a class is strict.
+#[derive(Debug)]
+struct Spell {
+    began: Instant,
+    until: Instant,
+    /// Work that waited when it began.
+    waiting_ns: u64,
+}
 
 impl Strict {
-    fn holds(&self, class: Class, now: Instant) -> bool {
-        self.0[class.index()].is_some_and(|until| now < until)
+    fn spell(&self, class: Class, now: Instant) -> Option<&Spell> {
+        self.0[class.index()]
+            .as_ref()
+            .filter(|spell| now < spell.until)
     }
 
-    /// A class had to refuse, with an allowance that takes so long. While it is strict, refusing says
-    /// nothing about the allowance.
-    fn refused(&mut self, class: Class, now: Instant, allowance: Duration) {
-        if !self.holds(class, now) {
-            self.0[class.index()] = Some(now + allowance * limits::STRICT_TIMES);
+    /// A class had to refuse, with an allowance that takes so long and so much work that waits. While it is strict,
+    /// refusing says nothing about the allowance.
+    fn refused(&mut self, class: Class, now: Instant, allowance: Duration, waiting_ns: u64) {
+        if self.spell(class, now).is_none() {
+            self.0[class.index()] = Some(Spell {
+                began: now,
+                until: now + allowance * limits::STRICT_TIMES,
+                waiting_ns,
+            });
         }
     }
 }
@@ -67,7 +82,8 @@ impl<T> Scheduler<T> {
         if let Err(refusal) = self.admit(now, ticket) {
             if matches!(refusal, Overload::Busy { .. }) {
                 let allowance = self.time_alone(self.allowance_ns(class));
-                self.strict.refused(class, now, allowance);
+                let waiting_ns = self.flows.work_ns(class);
+                self.strict.refused(class, now, allowance, waiting_ns);
             }
             return Err((self.refused(class, refusal), item));
         }
@@ -102,7 +118,8 @@ impl<T> Scheduler<T> {
             return Ok(());
         }
         let due_ns = bound_ns.saturating_mul(share.weight) / share.of;
-        let fits = waiting_ns + job_ns <= bound_ns.saturating_mul(2);
+        let most_ns = bound_ns.saturating_mul(2) + self.overhang_ns(class, now, bound_ns);
+        let fits = waiting_ns + job_ns <= most_ns;
         if fits && share.work_ns + job_ns <= due_ns {
             return Ok(());
         }
@@ -119,7 +136,7 @@ impl<T> Scheduler<T> {
     )]
     fn bound_ns(&self, class: Class, now: Instant) -> u64 {
         let in_time = self.work_in(self.queue_time(class));
-        let alone_ns = if self.strict.holds(class, now) {
+        let alone_ns = if self.strict.spell(class, now).is_some() {
             in_time
         } else {
             in_time.max(self.allowance_ns(class))
@@ -127,6 +144,15 @@ impl<T> Scheduler<T> {
         let part = (self.service.share(class) * SLACK).min(1.0);
         let shared_ns = (alone_ns as f64 * part) as u64;
         shared_ns.max(self.work_of(class, BATCHES_MIN * limits::BATCH_MAX))
+    }
+
+    /// Work that was let in before the class became strict, is more than may wait since, and cannot have been done
+    /// yet.
+    fn overhang_ns(&self, class: Class, now: Instant, bound_ns: u64) -> u64 {
+        self.strict.spell(class, now).map_or(0, |spell| {
+            let done_ns = self.work_in(now.saturating_duration_since(spell.began));
+            spell.waiting_ns.saturating_sub(done_ns + bound_ns)
+        })
     }
 
     /// The time that the queue of a class may take: longer where a promise is longer, because there it
@@ -253,6 +279,28 @@ mod tests {
         assert_eq!(fill(&mut queues, now, Class::Rsa2048, 1).0, 256);
         // Another class was not concerned. 256 jobs of 474 us are just what may wait.
         assert_eq!(fill(&mut queues, start, Class::Rsa4096, 1).0, 256);
+    }
+
+    /// One client that made the class strict with all it may have waiting does not keep out the others.
+    #[test]
+    fn what_one_was_allowed_does_not_count_against_the_next() {
+        let start = clock::now();
+        let mut queues = Scheduler::new(
+            times(),
+            Bounds {
+                threads: 1,
+                queue_time: limits::QUEUE_TIME,
+                jobs_min: 256,
+                jobs_max: 10_000,
+            },
+        );
+        assert_eq!(fill(&mut queues, start, Class::Rsa2048, 1).0, 256);
+        // Its share of the 8 ms that wait from now on, and not of the 17 ms that do wait.
+        assert_eq!(fill(&mut queues, start, Class::Rsa2048, 2).0, 8000 / 66 / 2);
+        assert_eq!(fill(&mut queues, start, Class::Rsa2048, 3).0, 8000 / 66 / 3);
+        // When it has been done, or could have been, twice the bound is all there is.
+        let later = start + MS * 10;
+        assert_eq!(fill(&mut queues, later, Class::Rsa2048, 4).0, 0);
     }
 
     #[test]
