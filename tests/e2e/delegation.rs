@@ -1,5 +1,5 @@
-//! Delegated credentials (RFC 9345) from the real server: verified by a program that knows the RFC only, and not issued where they
-//! should not be.
+//! Delegated credentials (RFC 9345) from the real server: verified by a program that knows the RFC only and by NSS, and not issued
+//! where they should not be.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +11,8 @@ use keyserver_client::{
 };
 use keyserver_tests::{ClientRule, Fixture, KeyKind, KeyServer, ServerConfig, binaries, parts};
 use nix::sys::signal::Signal;
+
+mod handshake;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_hours(1);

@@ -5,7 +5,7 @@
 //! | [`operations`] | every kind of operation, mixed and at once, is answered and verifies |
 //! | [`rights`] | every condition, limit and purpose of a grant lets through and refuses, in one way |
 //! | [`reload`] | SIGHUP under load fails nothing; a broken key file leaves the old state in force and is seen |
-//! | [`delegation`] | a delegated credential is what RFC 9345 says, to a verifier that knows nothing else, and is not issued where it should not be |
+//! | [`delegation`] | a delegated credential is what RFC 9345 says, to a verifier that knows nothing else and to NSS in a handshake, and is not issued where it should not be |
 //! | [`drain`] | SIGTERM under load delivers every reply in flight |
 //! | [`discovery`] | servers found by name come and go with their records, and no signature fails |
 //! | [`failover`] | with three servers, one killed, one hung and one drained, no signature fails |

@@ -46,6 +46,20 @@ pub fn python_with_cryptography() -> Option<PathBuf> {
     found.map(Path::to_path_buf)
 }
 
+/// A Python with tlslite-ng, where `tests/tlslite` has put it: beside the folder of the running test. `None` after
+/// saying that the test is skipped.
+pub fn python_with_tlslite() -> Option<PathBuf> {
+    let test = env::current_exe().ok()?;
+    let found = test
+        .ancestors()
+        .map(|folder| folder.join("tlslite/current/bin/python"))
+        .find(|python| python.is_file());
+    if found.is_none() {
+        missing("tlslite-ng (tests/tlslite)");
+    }
+    found
+}
+
 /// A program on the path, or `None` after saying that the test is skipped.
 pub fn program(name: &str) -> Option<PathBuf> {
     let found = find(name);
