@@ -183,7 +183,7 @@ fn addresses(servers: &Servers) -> Result<Vec<String>, Error> {
     match failure {
         Some(error) if list.is_empty() => Err(Error::network("looking up servers", error)),
         _ => {
-            list.sort_by_key(|(_, tier)| *tier);
+            list.sort_by_key(|(_, place)| place.tier);
             Ok(list.into_iter().map(|(address, _)| address).collect())
         }
     }

@@ -5,13 +5,17 @@
 //! into programs that load this library for a signature.
 
 mod ask;
+mod known;
 mod message;
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub(crate) use known::{Known, Roster};
 use message::{Kind, Record};
+
+use crate::fleet::Place;
 
 /// The least and the most time between two look-ups, whatever the name server says.
 const GOOD_FOR: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
@@ -23,8 +27,8 @@ const SERVERS_MAX: usize = 64;
 /// A name behind which there are servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// SRV records: hosts with ports. A lower priority is used before a higher one; weights are not
-    /// used, since load is balanced by what servers do.
+    /// SRV records: hosts with ports. A lower priority is used before a higher one, and within one
+    /// weights say how calls are shared.
     Service(String),
     /// A and AAAA records: addresses, all with this port.
     Host(String, u16),
@@ -33,8 +37,8 @@ pub(crate) enum Source {
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// `host:port` and tier.
-    pub(crate) servers: Vec<(String, u16)>,
+    /// `host:port` and place.
+    pub(crate) servers: Vec<(String, Place)>,
     /// When to look again.
     pub(crate) good_for: Duration,
 }
@@ -64,6 +68,8 @@ impl Source {
         };
         servers.sort();
         servers.dedup_by(|one, other| one.0 == other.0);
+        // Those that are used first stay, should there be too many.
+        servers.sort_by_key(|(_, place)| place.tier);
         servers.truncate(SERVERS_MAX);
         if servers.is_empty() {
             let text = format!("{} has no servers", self.name());
@@ -81,25 +87,31 @@ impl Source {
 }
 
 /// A target of `.` says that there is no such service (RFC 2782).
-fn services((records, good_for): (Vec<Record>, Duration)) -> (Vec<(String, u16)>, Duration) {
-    let servers = records.into_iter().filter_map(|record| match record {
+fn services((records, good_for): (Vec<Record>, Duration)) -> (Vec<(String, Place)>, Duration) {
+    let records = records.into_iter().filter_map(|record| match record {
         Record::Service {
             priority,
+            weight,
             port,
             target,
-        } if !target.is_empty() => Some((format!("{target}:{port}"), priority)),
+        } if !target.is_empty() => Some((format!("{target}:{port}"), (priority, weight))),
         _ => None,
     });
-    (servers.collect(), good_for)
+    let (addresses, records): (Vec<_>, Vec<_>) = records.unzip();
+    let places = Place::of_service(&records);
+    (addresses.into_iter().zip(places).collect(), good_for)
 }
 
 fn addresses(
     records: impl IntoIterator<Item = Record>,
     port: u16,
     good_for: Duration,
-) -> (Vec<(String, u16)>, Duration) {
+) -> (Vec<(String, Place)>, Duration) {
     let servers = records.into_iter().filter_map(|record| match record {
-        Record::Address(address) => Some((SocketAddr::new(address, port).to_string(), 0)),
+        Record::Address(address) => {
+            let address = SocketAddr::new(address, port).to_string();
+            Some((address, Place::of_tier(0)))
+        }
         Record::Service { .. } => None,
     });
     (servers.collect(), good_for)

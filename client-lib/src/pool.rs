@@ -22,10 +22,10 @@ use crate::algorithm::SignatureAlgorithm;
 use crate::backoff::Backoff;
 use crate::calls::{Calls, Link, Patience};
 use crate::capabilities::Capabilities;
-use crate::discovery::{self, Source};
+use crate::discovery::{self, Known, Roster, Source};
 use crate::driver;
 use crate::error::Error;
-use crate::fleet::{Attempts, Fleet, ServerId, Step};
+use crate::fleet::{Attempts, Fleet, Place, ServerId, Step};
 use crate::key::KeyId;
 use crate::link::Target;
 use crate::operation::Operation;
@@ -88,8 +88,8 @@ impl PoolBuilder {
             in_flight: self.in_flight,
             queue: settings.queue,
         });
-        for (address, tier) in settings.servers.list() {
-            shared.join(address, *tier);
+        for (address, place) in settings.servers.list() {
+            shared.add(address, *place);
         }
         let handle = Arc::new(Handle { shared });
         let mut not_found = None;
@@ -137,23 +137,9 @@ impl Shared {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a server out. Its connection is closed when the calls on it have ended.
-    fn leave(&self, id: ServerId) {
-        self.fleet().leave(id);
-        let Some(calls) = self.links().remove(&id) else {
-            return;
-        };
-        tokio::spawn(async move {
-            while calls.in_flight() > 0 {
-                tokio::time::sleep(GLANCE).await;
-            }
-            calls.set_link(Link::Closed);
-        });
-    }
-
     /// Adds a server and begins to connect to it.
-    fn join(self: &Arc<Self>, address: &str, tier: u16) -> ServerId {
-        let id = self.fleet().join(address, tier, std_now());
+    fn add(self: &Arc<Self>, address: &str, place: Place) -> ServerId {
+        let id = self.fleet().join(address, place, std_now());
         let calls = Arc::new(Calls::new(self.in_flight, self.queue));
         self.links().insert(id, Arc::clone(&calls));
         let target = Target {
@@ -181,11 +167,36 @@ impl Shared {
     }
 }
 
+impl Roster for Arc<Shared> {
+    fn join(&mut self, address: &str, place: Place) -> ServerId {
+        self.add(address, place)
+    }
+
+    fn moved(&mut self, id: ServerId, place: Place) {
+        self.fleet().moved(id, place);
+        self.changed.notify_waiters();
+    }
+
+    /// Its connection is closed when the calls on it have ended.
+    fn leave(&mut self, id: ServerId) {
+        self.fleet().leave(id);
+        let Some(calls) = self.links().remove(&id) else {
+            return;
+        };
+        tokio::spawn(async move {
+            while calls.in_flight() > 0 {
+                tokio::time::sleep(GLANCE).await;
+            }
+            calls.set_link(Link::Closed);
+        });
+    }
+}
+
 /// A name behind which there are servers, as long as the pool is there.
 struct Watch {
     source: Source,
     name_servers: Vec<SocketAddr>,
-    found: Vec<(String, u16, ServerId)>,
+    known: Known,
     pool: Weak<Handle>,
 }
 
@@ -194,7 +205,7 @@ impl Watch {
         Self {
             source,
             name_servers,
-            found: Vec::new(),
+            known: Known::default(),
             pool: Arc::downgrade(pool),
         }
     }
@@ -222,22 +233,7 @@ impl Watch {
             shared.changed.notify_waiters();
             error
         })?;
-        self.found.retain(|(address, tier, id)| {
-            let stays = found
-                .servers
-                .iter()
-                .any(|one| (&one.0, one.1) == (address, *tier));
-            if !stays {
-                shared.leave(*id);
-            }
-            stays
-        });
-        for (address, tier) in found.servers {
-            if !self.found.iter().any(|known| known.0 == address) {
-                let id = shared.join(&address, tier);
-                self.found.push((address, tier, id));
-            }
-        }
+        self.known.update(found.servers, &mut Arc::clone(shared));
         Ok(found.good_for)
     }
 }

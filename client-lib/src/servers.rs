@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 
 use crate::discovery::Source;
 use crate::error::ConfigError;
+use crate::fleet::Place;
 
-/// Addresses, `host:port`, each with its tier: servers of a lower tier are preferred while one of
-/// them can be used. And names behind which there are more.
+/// Addresses, `host:port`, each with its place among the others. And names behind which there are more.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Servers {
-    list: Vec<(String, u16)>,
+    list: Vec<(String, Place)>,
     sources: Vec<Source>,
     /// Addresses given to [`Self::add_host`] that are none.
     wrong: Vec<String>,
@@ -18,7 +18,7 @@ pub(crate) struct Servers {
 
 impl Servers {
     pub(crate) fn add(&mut self, address: String, tier: u16) {
-        self.list.push((address, tier));
+        self.list.push((address, Place::of_tier(tier)));
     }
 
     pub(crate) fn add_service(&mut self, name: String) {
@@ -36,7 +36,7 @@ impl Servers {
         self.name_servers.push(address);
     }
 
-    pub(crate) fn list(&self) -> &[(String, u16)] {
+    pub(crate) fn list(&self) -> &[(String, Place)] {
         &self.list
     }
 

@@ -73,7 +73,8 @@ macro_rules! setters {
         /// `_keyserver._tcp.internal` (RFC 2782). It is looked up again when the records have
         /// expired, at most every second and at least every five minutes; while that fails, the
         /// servers stay as they are. Those of a higher priority number are used only while none of a
-        /// lower one can be; weights are not used, because load goes where answers come fast.
+        /// lower one can be. Servers of one priority get calls by their weights, as long as each answers
+        /// as fast as is usual; beside others, one of weight 0 gets hardly any.
         pub fn service(mut self, name: impl Into<String>) -> Self {
             self.settings.servers.add_service(name.into());
             self

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -58,17 +59,27 @@ impl Drop for NameServer {
 
 /// A record for a service on this machine.
 fn service(port: u16, priority: u16) -> String {
-    format!("--srv-host={SERVICE},localhost,{port},{priority},5")
+    weighed(port, priority, 5)
 }
 
-/// Answers by server.
+fn weighed(port: u16, priority: u16, weight: u16) -> String {
+    format!("--srv-host={SERVICE},localhost,{port},{priority},{weight}")
+}
+
+/// Answers by server, and connections.
 #[derive(Default)]
-struct Watch(Mutex<HashMap<String, u32>>);
+struct Watch(Mutex<HashMap<String, u32>>, AtomicU32);
 
 impl Observer for Watch {
     fn observe(&self, event: Event<'_>) {
-        if let Event::Answered { server, .. } = event {
-            *self.0.lock().unwrap().entry(server.to_owned()).or_default() += 1;
+        match event {
+            Event::Answered { server, .. } => {
+                *self.0.lock().unwrap().entry(server.to_owned()).or_default() += 1;
+            }
+            Event::Connected { .. } => {
+                self.1.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
         }
     }
 }
@@ -81,6 +92,19 @@ impl Watch {
         let mut ports: Vec<u16> = counts.drain().map(port).collect();
         ports.sort_unstable();
         ports
+    }
+
+    /// How many of a hundred answers came from this port since the last call.
+    fn share(&self, port: u16) -> u32 {
+        let mut counts = self.0.lock().unwrap();
+        let (mut own, mut all) = (0, 0);
+        for (server, count) in counts.drain() {
+            all += count;
+            if server.ends_with(&format!(":{port}")) {
+                own += count;
+            }
+        }
+        100 * own / all
     }
 }
 
@@ -183,6 +207,42 @@ fn services_come_and_go_with_their_records() {
     assert!(second.stop().success());
     clients.sign_until_served_by(&site.key, &ports[2..]);
     drop(third);
+}
+
+/// RFC 2782. Other weights change shares and no connection.
+#[test]
+fn calls_are_shared_by_the_weights_of_the_records() {
+    let site = Site::new(2);
+    let _servers = [site.start(0), site.start(1)];
+    let ports = [0, 1].map(|index: usize| site.configs[index].address.port());
+    let name_server = free_address();
+    let records = |one, two| [weighed(ports[0], 1, one), weighed(ports[1], 1, two)];
+    let Some(dns) = NameServer::start(name_server, &records(9, 1)) else {
+        return;
+    };
+    let clients = clients!(site, name_server, service, SERVICE);
+    let until_the_first_has = |shares: std::ops::Range<u32>| {
+        let deadline = Instant::now() + PATIENCE;
+        let watches = [&clients.pool.1, &clients.blocking.1];
+        loop {
+            watches.iter().for_each(|watch| drop(watch.take()));
+            for _ in 0..400 {
+                clients.sign(&site.key);
+            }
+            let found = watches.map(|watch| watch.share(ports[0]));
+            if found.iter().all(|share| shares.contains(share)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{found:?}, not {shares:?}");
+        }
+    };
+    until_the_first_has(82..97);
+    drop(dns);
+    let _dns = NameServer::start(name_server, &records(1, 4));
+    until_the_first_has(12..28);
+    for watch in [&clients.pool.1, &clients.blocking.1] {
+        assert_eq!(watch.1.load(Ordering::Relaxed), 2);
+    }
 }
 
 /// Sixty records do not fit a packet, so the answer comes over TCP.

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use mio::{Registry, Waker};
 
-use crate::discovery::{self, Found, Source};
+use crate::discovery::{self, Found, Known, Roster, Source};
 use crate::error::Error;
-use crate::fleet::{Attempts, Fleet, ServerId, Step};
+use crate::fleet::{Attempts, Fleet, Place, ServerId, Step};
 use crate::operation::Operation;
 use crate::servers::Servers;
 
@@ -69,8 +69,32 @@ struct Watch {
     source: Source,
     /// When to look it up; `None` while that is under way.
     due: Option<Instant>,
-    /// What was found: `host:port`, tier.
-    found: Vec<(String, u16, ServerId)>,
+    known: Known,
+}
+
+/// Where found servers join and leave.
+struct Members<'c> {
+    fleet: &'c mut Fleet,
+    lines: &'c mut Vec<Line>,
+    now: Instant,
+}
+
+impl Roster for Members<'_> {
+    fn join(&mut self, address: &str, place: Place) -> ServerId {
+        let id = self.fleet.join(address, place, self.now);
+        self.lines.push(Line::new(id, address.to_owned(), self.now));
+        id
+    }
+
+    fn moved(&mut self, id: ServerId, place: Place) {
+        self.fleet.moved(id, place);
+    }
+
+    fn leave(&mut self, id: ServerId) {
+        self.fleet.leave(id);
+        let left = self.lines.iter_mut().filter(|line| line.id == id);
+        left.for_each(|line| line.leaves = true);
+    }
 }
 
 /// Who is told of the outcome.
@@ -101,15 +125,15 @@ impl Core {
         let lines = servers
             .list()
             .iter()
-            .map(|(address, tier)| {
-                let id = fleet.join(address, *tier, now);
+            .map(|(address, place)| {
+                let id = fleet.join(address, *place, now);
                 Line::new(id, address.clone(), now)
             })
             .collect();
         let watches = servers.sources().iter().map(|source| Watch {
             source: source.clone(),
             due: Some(now),
-            found: Vec::new(),
+            known: Known::default(),
         });
         Self {
             setting,
@@ -333,26 +357,12 @@ impl Core {
             }
         };
         watch.due = Some(now + found.good_for);
-        let (fleet, lines) = (&mut self.fleet, &mut self.lines);
-        watch.found.retain(|(address, tier, id)| {
-            let stays = found
-                .servers
-                .iter()
-                .any(|one| (&one.0, one.1) == (address, *tier));
-            if !stays {
-                fleet.leave(*id);
-                let left = lines.iter_mut().filter(|line| line.id == *id);
-                left.for_each(|line| line.leaves = true);
-            }
-            stays
-        });
-        for (address, tier) in found.servers {
-            if !watch.found.iter().any(|known| known.0 == address) {
-                let id = fleet.join(&address, tier, now);
-                lines.push(Line::new(id, address.clone(), now));
-                watch.found.push((address, tier, id));
-            }
-        }
+        let mut members = Members {
+            fleet: &mut self.fleet,
+            lines: &mut self.lines,
+            now,
+        };
+        watch.known.update(found.servers, &mut members);
     }
 
     /// Sends what has been gathered on every line.

@@ -36,6 +36,7 @@ pub(super) enum Record {
     Address(IpAddr),
     Service {
         priority: u16,
+        weight: u16,
         port: u16,
         target: String,
     },
@@ -158,10 +159,11 @@ fn record(reader: &mut Reader<'_>, kind: Kind, length: usize) -> Option<Record> 
             Some(Record::Address(Ipv6Addr::from(bytes).into()))
         }
         Kind::Srv => {
-            let (priority, _weight, port) = (reader.number()?, reader.number()?, reader.number()?);
+            let (priority, weight, port) = (reader.number()?, reader.number()?, reader.number()?);
             let target = reader.name()?;
             Some(Record::Service {
                 priority,
+                weight,
                 port,
                 target,
             })
@@ -264,6 +266,7 @@ mod tests {
         let read = read(&answer(), 7, "_keys._tcp.EXAMPLE.", Kind::Srv);
         let service = |priority, target: &str| Record::Service {
             priority,
+            weight: 5,
             port: 2407,
             target: target.into(),
         };

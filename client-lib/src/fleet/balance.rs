@@ -12,6 +12,9 @@
 //! Of two servers drawn at random the cheaper one is taken ("the power of two choices",
 //! Mitzenmacher 2001): nearly as even as taking the cheapest of all, and without the herd that runs
 //! to one server when many clients know the same figures.
+//!
+//! Where servers have different weights, each is as large as its weight says: calls in flight count for its size, and
+//! no latency that is usual in this fleet counts. See `Fleet::draw_by_weight`.
 
 use std::time::{Duration, Instant};
 
@@ -117,11 +120,21 @@ impl Load {
 
     /// What one more call would cost here, in microseconds of expected waiting.
     pub(crate) fn cost(&self, now: Instant) -> f64 {
+        self.cost_among(1.0, LEAST_US, now)
+    }
+
+    /// The same for one that is as large as `share` servers of the usual size, where no latency below `usual`
+    /// counts against it.
+    pub(crate) fn weighed_cost(&self, share: f64, usual: Duration, now: Instant) -> f64 {
+        self.cost_among(share, micros(usual), now)
+    }
+
+    fn cost_among(&self, share: f64, least_us: f64, now: Instant) -> f64 {
         let silence = self
             .waiting_since
             .map_or(0.0, |since| micros(now.saturating_duration_since(since)));
-        let latency = self.faded(now).max(silence).max(LEAST_US);
-        latency * (f64::from(self.in_flight) + 1.0) * self.slow_start(now)
+        let latency = self.faded(now).max(silence).max(least_us);
+        latency * (f64::from(self.in_flight) / share + 1.0) * self.slow_start(now)
     }
 
     /// Falls from [`SLOW_START_FACTOR`] to 1 over [`SLOW_START`].
@@ -153,6 +166,30 @@ impl Random {
         let drawn = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
         let bound = u64::try_from(bound).unwrap_or(1).max(1);
         usize::try_from(drawn % bound).unwrap_or(0)
+    }
+
+    /// The positions of two different weights out of two or more, each drawn as often as it weighs among those
+    /// that are left.
+    pub(crate) fn two_by_weight(
+        &mut self,
+        weights: impl Iterator<Item = u32> + Clone,
+    ) -> (usize, usize) {
+        let first = self.by_weight(weights.clone());
+        let left = weights.enumerate();
+        let left = left.map(|(position, weight)| if position == first { 0 } else { weight });
+        (first, self.by_weight(left))
+    }
+
+    fn by_weight(&mut self, weights: impl Iterator<Item = u32> + Clone) -> usize {
+        let weights = weights.map(|weight| usize::try_from(weight).unwrap_or(usize::MAX));
+        let mut left = self.below(weights.clone().fold(0, usize::saturating_add));
+        for (position, weight) in weights.enumerate() {
+            match left.checked_sub(weight) {
+                Some(rest) => left = rest,
+                None => return position,
+            }
+        }
+        0
     }
 
     /// Two different numbers below `bound`, or twice the same when there is only one.
@@ -224,5 +261,27 @@ mod tests {
             assert!(seen.iter().all(|&count| count > mean / 2), "{seen:?}");
         }
         assert_eq!(random.two_below(1), (0, 0));
+    }
+
+    #[test]
+    fn weights_are_drawn_as_often_as_they_weigh() {
+        let mut random = Random::new(7);
+        for weights in [[1, 1, 1], [1, 2, 4], [1, 1000, 1000], [60_000, 1, 3000]] {
+            let mut seen = [0_u32; 3];
+            for _ in 0..100_000 {
+                let (one, two) = random.two_by_weight(weights.into_iter());
+                assert!(one != two && two < 3);
+                seen[one] += 1;
+            }
+            let sum: u32 = weights.iter().sum();
+            for (seen, weight) in seen.into_iter().zip(weights) {
+                let share = 100_000.0 * f64::from(weight) / f64::from(sum);
+                let off = (f64::from(seen) - share).abs();
+                assert!(
+                    off < 5.0 * share.sqrt() + 1.0,
+                    "{weights:?}: {seen} for {share}"
+                );
+            }
+        }
     }
 }

@@ -14,6 +14,7 @@ mod attempts;
 mod balance;
 mod health;
 mod hedge;
+mod place;
 mod retry;
 #[cfg(test)]
 mod simulation;
@@ -26,6 +27,7 @@ pub(crate) use attempts::{Attempts, Step, is_worth_another_try};
 use balance::{Load, Random};
 use health::{Health, Standing};
 use hedge::HedgeDelay;
+pub(crate) use place::Place;
 use retry::RetryBudget;
 
 use crate::error::Error;
@@ -46,9 +48,7 @@ impl ServerId {
 struct Member {
     id: ServerId,
     name: Arc<str>,
-    /// Servers of a lower tier are preferred while one of them is usable: the own zone before
-    /// others, a lower SRV priority before a higher one.
-    tier: u16,
+    place: Place,
     load: Load,
     health: Health,
 }
@@ -78,6 +78,9 @@ impl std::fmt::Debug for Fleet {
             .finish_non_exhaustive()
     }
 }
+
+/// How many times cheaper a server must be to get a call that weight would send elsewhere.
+const CLEARLY: f64 = 4.0;
 
 /// Where a call can go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,17 +117,22 @@ impl Fleet {
     }
 
     /// Adds a server, which gets calls once it is [`Fleet::connected`].
-    pub(crate) fn join(&mut self, name: &str, tier: u16, now: Instant) -> ServerId {
+    pub(crate) fn join(&mut self, name: &str, place: Place, now: Instant) -> ServerId {
         let id = ServerId(self.next_id);
         self.next_id += 1;
         self.members.push(Member {
             id,
             name: name.into(),
-            tier,
+            place,
             load: Load::new(now),
             health: Health::default(),
         });
         id
+    }
+
+    /// The server stands elsewhere among the others from now on.
+    pub(crate) fn moved(&mut self, id: ServerId, place: Place) {
+        self.with(id, |member, _| member.place = place);
     }
 
     /// Takes a server out: it gets no more calls. Those on their way to it may still report.
@@ -216,7 +224,7 @@ impl Fleet {
     }
 
     fn pick_among(&mut self, allowed: impl Fn(ServerId) -> bool, now: Instant) -> Pick {
-        let standing = |member: &Member| (member.health.standing(now), member.tier);
+        let standing = |member: &Member| (member.health.standing(now), member.place.tier);
         let allowed = |member: &&Member| allowed(member.id);
         let best = self.members.iter().filter(allowed).map(standing).min();
         match best {
@@ -230,6 +238,18 @@ impl Fleet {
                 self.candidates.push(index);
             }
         }
+        self.draw(now)
+    }
+
+    /// Of two candidates drawn at random, the cheaper one.
+    fn draw(&mut self, now: Instant) -> Pick {
+        let members = &self.members;
+        let weight = |index: &usize| members.get(*index).map_or(0, |one| one.place.weight);
+        let mut weights = self.candidates.iter().map(weight);
+        let first = weights.next();
+        if weights.any(|weight| Some(weight) != first) {
+            return self.draw_by_weight(now);
+        }
         let (one, two) = self.random.two_below(self.candidates.len());
         let drawn = [one, two].map(|drawn| {
             let index = self.candidates.get(drawn).copied().unwrap_or(0);
@@ -240,6 +260,29 @@ impl Fleet {
         chosen
             .min_by(|one, two| cost(one).total_cmp(&cost(two)))
             .map_or(Pick::NoneUp, |member| Pick::Server(member.id))
+    }
+
+    /// Weights decide how often each candidate is drawn first. The second is taken only if it is clearly cheaper, in
+    /// calls in flight for its size or by a latency that is unusual. So calls are shared by weight while servers do
+    /// well, and one that does not loses its share all the same.
+    fn draw_by_weight(&mut self, now: Instant) -> Pick {
+        let members = &self.members;
+        let weight = |index: &usize| members.get(*index).map_or(0, |one| one.place.weight);
+        let weights = self.candidates.iter().map(weight);
+        let (one, two) = self.random.two_by_weight(weights.clone());
+        let count = u32::try_from(self.candidates.len()).unwrap_or(u32::MAX);
+        let mean = weights.map(f64::from).sum::<f64>() / f64::from(count);
+        let usual = self.hedge.delay();
+        let [one, two] = [one, two].map(|drawn| {
+            let member = members.get(*self.candidates.get(drawn)?)?;
+            let share = f64::from(member.place.weight) / mean;
+            Some((member.id, member.load.weighed_cost(share, usual, now)))
+        });
+        match (one, two) {
+            (Some((_, one)), Some((id, two))) if two * CLEARLY < one => Pick::Server(id),
+            (Some((id, _)), _) => Pick::Server(id),
+            (None, _) => Pick::NoneUp,
+        }
     }
 
     /// An untried server in good standing for a second request beside the first, if there is one.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use keyless_protocol::ErrorCode;
 
-use super::{Attempts, Fleet, Random, ServerId, Step};
+use super::{Attempts, Fleet, Place, Random, ServerId, Step};
 use crate::error::Error;
 use crate::observe::{Event, Observer};
 
@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// How a simulated server answers what reaches it now.
 #[derive(Clone, Copy, PartialEq)]
 enum Mood {
-    /// One at a time, each taking about this long.
+    /// As many at a time as it is large, each taking about this long.
     Serves(Duration),
     /// It answers nothing.
     Stalls,
@@ -34,6 +34,8 @@ enum Mood {
 struct Server {
     id: ServerId,
     mood: Mood,
+    /// How many it serves at a time.
+    size: u32,
     free_at: Instant,
     served: u32,
 }
@@ -84,14 +86,20 @@ struct World {
 
 impl World {
     fn new(seed: u64, hedging: bool, servers: &[(Mood, u16)]) -> Self {
+        let place = |(mood, tier): &(Mood, u16)| (*mood, Place::of_tier(*tier));
+        let servers: Vec<_> = servers.iter().map(place).collect();
+        Self::placed(seed, hedging, &servers)
+    }
+
+    fn placed(seed: u64, hedging: bool, servers: &[(Mood, Place)]) -> Self {
         let start = Instant::now();
         let counts = Arc::new(Counts::default());
         let observer = Arc::clone(&counts);
         let mut fleet = Fleet::seeded(seed, hedging, observer, start);
         let servers = servers
             .iter()
-            .map(|(mood, tier)| {
-                let id = fleet.join("simulated:2407", *tier, start);
+            .map(|(mood, place)| {
+                let id = fleet.join("simulated:2407", *place, start);
                 if *mood != Mood::Gone {
                     fleet.connected(id, false, start);
                 }
@@ -99,6 +107,7 @@ impl World {
                 Server {
                     id,
                     mood,
+                    size: 1,
                     free_at: start,
                     served: 0,
                 }
@@ -217,8 +226,9 @@ impl World {
                         if noise.is_multiple_of(50) {
                             takes *= 4;
                         }
-                        server.free_at = server.free_at.max(now) + takes;
-                        (server.free_at, Ok(vec![1]))
+                        let begins = server.free_at.max(now);
+                        server.free_at = begins + takes / server.size;
+                        (begins + takes, Ok(vec![1]))
                     }
                     Mood::Stalls => (now + LIMIT * 2, Ok(vec![1])),
                     Mood::Refuses(code) => (now + 50 * US, Err(Error::Refused(code))),
@@ -242,10 +252,7 @@ impl World {
                 let (_, since) = self.calls.remove(&call).unwrap();
                 match outcome {
                     Ok(_) => self.latencies.push(now - since),
-                    Err(error) => {
-                        eprintln!("DBG {:?} {:?} {:?}", now - self.start, error, self.counts.0);
-                        self.failures.push(error)
-                    }
+                    Err(error) => self.failures.push(error),
                 }
                 return;
             }
@@ -312,6 +319,85 @@ fn a_slower_server_gets_what_it_can_carry() {
             world.percentile(990)
         );
     }
+}
+
+/// Servers of one service, each as large as its weight says.
+fn weighed(weights: &[u16], every: Duration) -> World {
+    let records: Vec<(u16, u16)> = weights.iter().map(|weight| (0, *weight)).collect();
+    let good = Mood::Serves(200 * US);
+    let servers = Place::of_service(&records)
+        .into_iter()
+        .map(|place| (good, place));
+    let mut world = World::placed(7, true, &servers.collect::<Vec<_>>());
+    for (server, weight) in world.servers.iter_mut().zip(weights) {
+        server.size = u32::from(*weight).max(1);
+    }
+    world.load(Duration::ZERO, every, 40_000, true);
+    world
+}
+
+#[test]
+fn shares_follow_weights() {
+    for weights in [
+        &[3, 1][..],
+        &[1, 2, 4],
+        &[50, 30, 20],
+        &[1000, 1000, 500, 10],
+        &[9, 1, 0],
+    ] {
+        for every in [100 * US, 300 * US, MS, 5 * MS] {
+            let mut world = weighed(weights, every);
+            world.run();
+            assert!(world.failures.is_empty());
+            let sum: u16 = weights.iter().sum();
+            for (share, weight) in world.shares().into_iter().zip(weights) {
+                let wanted = 100.0 * f64::from(*weight) / f64::from(sum);
+                let off = (share - wanted).abs();
+                let shares = world.shares();
+                assert!(
+                    off < wanted / 10.0 + 0.5,
+                    "every {every:?}, {weights:?}: {shares:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Weight is a wish, not an order: what a server cannot carry goes to others, and back when it can.
+#[test]
+fn a_heavy_server_that_does_badly_loses_its_share() {
+    let mut world = weighed(&[8, 1, 1], MS);
+    world.servers[0].size = 1;
+    let second = Duration::from_secs(1);
+    let mood = |mood| Happening::Mood { server: 0, mood };
+    world.after(10 * second, mood(Mood::Serves(20 * MS)));
+    world.after(30 * second, mood(Mood::Serves(200 * US)));
+    world.run();
+    assert!(world.failures.is_empty(), "{:?}", world.failures.first());
+    // Of 40 s it has 80 of 100 for 20 s, and of the rest what it can carry: 50 of 1,000 a second.
+    let share = world.shares()[0];
+    assert!((35.0..45.0).contains(&share), "{share}");
+    assert!(
+        world.percentile(990) < 50 * MS,
+        "{:?}",
+        world.percentile(990)
+    );
+}
+
+#[test]
+fn a_higher_priority_serves_only_while_no_lower_one_can() {
+    let good = Mood::Serves(200 * US);
+    let places = Place::of_service(&[(10, 1), (20, 60_000), (20, 0)]);
+    let servers: Vec<_> = places.into_iter().map(|place| (good, place)).collect();
+    let mut world = World::placed(5, false, &servers);
+    world.load(Duration::ZERO, MS, 2_000, true);
+    let mood = Mood::Gone;
+    world.after(Duration::from_secs(1), Happening::Mood { server: 0, mood });
+    world.run();
+    assert!(world.failures.is_empty());
+    let served = [0, 1, 2].map(|server| world.servers[server].served);
+    assert!((950..=1050).contains(&served[0]), "{served:?}");
+    assert!(served[1] > 20 * served[2], "{served:?}");
 }
 
 #[test]
