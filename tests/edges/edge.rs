@@ -26,11 +26,8 @@ impl Edge {
     /// A key server with a key of each kind, `sites/KIND.pem` with its certificate, and the
     /// configuration of a module that may use all of them as the page's grant allows.
     pub(crate) fn new(kinds: &[KeyKind]) -> Self {
-        let grant: toml::Table = toml::from_str(&pages::block("README", "toml", 1)).unwrap();
-        let rights = grant["clients"][0]["grants"][0]["allow"]
-            .as_array()
-            .unwrap();
-        let rights: Vec<&str> = rights.iter().map(|right| right.as_str().unwrap()).collect();
+        let rights = pages::rights("README", 1);
+        let rights: Vec<&str> = rights.iter().map(String::as_str).collect();
         Self::with_rights(kinds, &rights, "")
     }
 

@@ -11,15 +11,19 @@ use crate::pages;
 
 pub(crate) const KINDS: [KeyKind; 2] = [KeyKind::Rsa2048, KeyKind::P256];
 
-/// Under each of the rights with which a block is opened: the one that gives a block with a padding of
-/// its own and each ciphertext once, and the raw one.
+/// Under each of the rights with which the module opens a key exchange: that of the page, the one that gives a block with a
+/// padding of its own, each with every ciphertext once, and the raw one.
 #[test]
 fn serves_every_key_exchange() {
     let Some(program) = parts::program_of("gnutls-bin", "gnutls-serv") else {
         return;
     };
+    let page = pages::rights("gnutls", 0);
+    assert_eq!(page, ["sign-digest", "decrypt-premaster"]);
+    let ledger = "[ledger]\ndirectory = \"ledger\"\n";
     for (right, extra) in [
-        ("decrypt-compatible", "[ledger]\ndirectory = \"ledger\"\n"),
+        ("decrypt-premaster", ledger),
+        ("decrypt-compatible", ledger),
         ("decrypt-raw", ""),
     ] {
         let edge = Edge::with_rights(&KINDS, &["sign-digest", right], extra);

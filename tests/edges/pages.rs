@@ -20,6 +20,14 @@ pub(crate) fn block(page: &str, language: &str, number: usize) -> String {
         .unwrap_or_else(|| panic!("{file} has no block {number} of {language}"))
 }
 
+/// The rights that the grant in this block of TOML gives.
+pub(crate) fn rights(page: &str, number: usize) -> Vec<String> {
+    let grant: toml::Table = toml::from_str(&block(page, "toml", number)).unwrap();
+    let rights = grant["clients"][0]["grants"][0]["allow"].as_array();
+    let rights = rights.unwrap().iter();
+    rights.map(|right| right.as_str().unwrap().into()).collect()
+}
+
 fn blocks(text: &str, language: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut inside: Option<(bool, String)> = None;

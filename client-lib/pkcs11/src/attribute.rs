@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use cryptoki_sys as ck;
 use cryptoki_sys::{CK_ATTRIBUTE_TYPE, CK_ULONG};
 
-use crate::object::{Class, Object};
+use crate::object::{Class, Object, Opens};
 use crate::public_key::Kind;
 
 /// What an object answers when it is asked for an attribute.
@@ -87,7 +87,7 @@ fn private_key(object: &Object, wanted: CK_ATTRIBUTE_TYPE) -> Value<'_> {
         ck::CKA_SENSITIVE | ck::CKA_ALWAYS_SENSITIVE | ck::CKA_NEVER_EXTRACTABLE | ck::CKA_SIGN => {
             Value::flag(true)
         }
-        ck::CKA_DECRYPT => Value::flag(object.may_decrypt),
+        ck::CKA_DECRYPT => Value::flag(object.opens != Opens::Nothing),
         ck::CKA_EXTRACTABLE
         | ck::CKA_ALWAYS_AUTHENTICATE
         | ck::CKA_SIGN_RECOVER

@@ -10,6 +10,7 @@ use cryptoki_sys::{CK_FLAGS, CK_MECHANISM_TYPE, CK_ULONG};
 use keyserver_client::SignatureAlgorithm;
 
 use crate::failure::Failure;
+use crate::object::Opens;
 use crate::public_key::Kind;
 
 /// A mechanism of the token: its name, key sizes in bits, and what it does.
@@ -75,6 +76,8 @@ pub(crate) enum Signing {
 pub(crate) enum Decryption {
     /// The padding of PKCS#1 v1.5 is taken off.
     Pkcs1,
+    /// The same, by the server, which hands out premaster secrets and no padding.
+    Premaster,
     /// The whole block.
     Raw,
 }
@@ -235,10 +238,15 @@ impl Gathered {
 
 impl Decryption {
     /// What a host asks for with `C_DecryptInit` on a key of this kind.
-    pub(crate) fn new(name: CK_MECHANISM_TYPE, kind: &Kind) -> Result<Self, Failure> {
-        let decryption = match name {
-            ck::CKM_RSA_PKCS => Self::Pkcs1,
-            ck::CKM_RSA_X_509 => Self::Raw,
+    pub(crate) fn new(name: CK_MECHANISM_TYPE, kind: &Kind, opens: Opens) -> Result<Self, Failure> {
+        let decryption = match (name, opens) {
+            (ck::CKM_RSA_PKCS, Opens::Premasters) => Self::Premaster,
+            (ck::CKM_RSA_PKCS, _) => Self::Pkcs1,
+            (ck::CKM_RSA_X_509, Opens::Premasters) => {
+                let why = "this edge may open premaster secrets, and no whole blocks";
+                return Err(Failure::new(ck::CKR_KEY_FUNCTION_NOT_PERMITTED, why));
+            }
+            (ck::CKM_RSA_X_509, _) => Self::Raw,
             _ => return Err(unknown(name)),
         };
         let fits = matches!(kind, Kind::Rsa { .. });
@@ -406,10 +414,18 @@ mod tests {
         assert_eq!(code(Signing::new(ck::CKM_ECDSA, None, &rsa())), wrong);
         assert_eq!(code(Signing::new(ck::CKM_RSA_PKCS, None, &ec)), wrong);
         assert_eq!(code(Signing::new(ck::CKM_EDDSA, None, &ec)), wrong);
-        assert_eq!(code(Decryption::new(ck::CKM_RSA_PKCS, &ec)), wrong);
+        let new = |name, kind: &Kind, opens| Decryption::new(name, kind, opens);
+        assert_eq!(code(new(ck::CKM_RSA_PKCS, &ec, Opens::Blocks)), wrong);
         let none = ck::CKR_MECHANISM_INVALID;
         assert_eq!(code(Signing::new(ck::CKM_RSA_X_509, None, &rsa())), none);
-        assert_eq!(code(Decryption::new(ck::CKM_RSA_PKCS_OAEP, &rsa())), none);
+        assert_eq!(
+            code(new(ck::CKM_RSA_PKCS_OAEP, &rsa(), Opens::Blocks)),
+            none
+        );
+        let premaster = new(ck::CKM_RSA_PKCS, &rsa(), Opens::Premasters);
+        assert_eq!(premaster.unwrap(), Decryption::Premaster);
+        let whole = new(ck::CKM_RSA_X_509, &rsa(), Opens::Premasters);
+        assert_eq!(code(whole), ck::CKR_KEY_FUNCTION_NOT_PERMITTED);
     }
 
     #[test]

@@ -47,8 +47,8 @@ pub(crate) struct Object {
     pub(crate) key: Arc<PublicKey>,
     /// The key's certificate, where one is configured.
     pub(crate) certificate: Option<Arc<Certificate>>,
-    /// Whether a decryption is worth a try: the server has the last word.
-    pub(crate) may_decrypt: bool,
+    /// What a decryption may be tried for: the server has the last word.
+    pub(crate) opens: Opens,
 }
 
 impl Object {
@@ -77,11 +77,36 @@ struct Known {
     label: Arc<str>,
     key: Arc<PublicKey>,
     certificate: Option<Arc<Certificate>>,
-    may_decrypt: bool,
+    opens: Opens,
 }
 
-/// The rights that let a client decrypt.
-const DECRYPTING: &str = "decrypt";
+/// What the server opens with a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opens {
+    /// Nothing, as far as it tells.
+    Nothing,
+    /// Premaster secrets of RSA key exchanges, without their padding.
+    Premasters,
+    /// Blocks with a padding: the block's own, or one that stands for every padding.
+    Blocks,
+}
+
+impl Opens {
+    /// What a key's list of rights says. `decrypt-raw` is for everything; of the other two the one that says least
+    /// about a ciphertext is taken (`docs/protocol.md`, RSA key exchange).
+    fn of_rights(rights: &[String]) -> Self {
+        let has = |right: &str| rights.iter().any(|granted| granted == right);
+        match (
+            has("decrypt-raw"),
+            has("decrypt-premaster"),
+            has("decrypt-compatible"),
+        ) {
+            (true, _, _) | (false, false, true) => Self::Blocks,
+            (false, true, _) => Self::Premasters,
+            (false, false, false) => Self::Nothing,
+        }
+    }
+}
 
 impl Objects {
     /// The objects of these certificates and of this list of keys; `None` when the server does not
@@ -93,7 +118,10 @@ impl Objects {
                 label: certificate.label.as_str().into(),
                 key: Arc::new(certificate.key.clone()),
                 certificate: Some(Arc::clone(certificate)),
-                may_decrypt: keys.is_none() && matches!(certificate.key.kind, Kind::Rsa { .. }),
+                opens: match (keys, &certificate.key.kind) {
+                    (None, Kind::Rsa { .. }) => Opens::Blocks,
+                    _ => Opens::Nothing,
+                },
             });
         }
         for entry in keys.unwrap_or_default() {
@@ -101,20 +129,19 @@ impl Objects {
             let Some(key) = spki.and_then(|spki| PublicKey::from_spki(&spki)) else {
                 continue; // A type that PKCS#11 has no name for.
             };
-            let granted = entry
-                .operations
-                .iter()
-                .any(|right| right.starts_with(DECRYPTING));
-            let may_decrypt = granted && matches!(key.kind, Kind::Rsa { .. });
+            let opens = match key.kind {
+                Kind::Rsa { .. } => Opens::of_rights(&entry.operations),
+                _ => Opens::Nothing,
+            };
             known
                 .entry(key.id)
                 .or_insert_with(|| Known {
                     label: entry.label.as_str().into(),
                     key: Arc::new(key),
                     certificate: None,
-                    may_decrypt,
+                    opens,
                 })
-                .may_decrypt = may_decrypt;
+                .opens = opens;
         }
         let mut objects = Self::default();
         let mut known: Vec<Known> = known.into_values().collect();
@@ -163,7 +190,7 @@ fn certificate_object(certificate: &Arc<Certificate>) -> Object {
         id: certificate.key.id.ski(),
         key: Arc::new(certificate.key.clone()),
         certificate: Some(Arc::clone(certificate)),
-        may_decrypt: false,
+        opens: Opens::Nothing,
     }
 }
 
@@ -175,7 +202,7 @@ fn key_object(known: &Known, class: Class) -> Object {
         id: known.key.id.ski(),
         key: Arc::clone(&known.key),
         certificate: known.certificate.clone(),
-        may_decrypt: known.may_decrypt,
+        opens: known.opens,
     }
 }
 
@@ -263,7 +290,7 @@ mod tests {
         let labels: Vec<&str> = private.iter().map(|it| &*it.label).collect();
         assert_eq!(labels, ["old", "other", "shop"]);
         assert!(
-            private.iter().all(|it| !it.may_decrypt),
+            private.iter().all(|it| it.opens == Opens::Nothing),
             "not granted, or no RSA key"
         );
         let list = [entry(old, "old", &["sign-digest", "decrypt-raw"])];
@@ -275,9 +302,26 @@ mod tests {
         assert_eq!(&*old.label, "old");
         let alone = Objects::new(&certificates, None);
         assert!(
-            alone.iter().any(|it| it.may_decrypt),
+            alone.iter().any(|it| it.opens == Opens::Blocks),
             "a stock server does not tell"
         );
+    }
+
+    #[test]
+    fn of_the_rights_to_decrypt_the_one_that_says_least_is_used() {
+        let [raw, premaster, compatible] =
+            ["decrypt-raw", "decrypt-premaster", "decrypt-compatible"];
+        for (rights, opens) in [
+            (&["sign-digest", "tls12-master"][..], Opens::Nothing),
+            (&[compatible], Opens::Blocks),
+            (&[raw], Opens::Blocks),
+            (&["sign-digest", premaster], Opens::Premasters),
+            (&[compatible, premaster], Opens::Premasters),
+            (&[compatible, premaster, raw], Opens::Blocks),
+        ] {
+            let rights: Vec<String> = rights.iter().map(|&right| right.into()).collect();
+            assert_eq!(Opens::of_rights(&rights), opens, "{rights:?}");
+        }
     }
 
     #[test]

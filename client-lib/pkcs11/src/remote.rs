@@ -70,6 +70,20 @@ impl Remote {
         block.map_err(|error| Failure::decrypting(&error))
     }
 
+    /// The premaster secret of an RSA key exchange, 48 bytes. It begins with the version that TLS 1.2 and 1.3 clients
+    /// offer. A host sets the one that it was offered, as RFC 5246 has it (section 7.4.7.1).
+    pub(crate) fn decrypt_premaster(
+        &self,
+        key: &KeyId,
+        ciphertext: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        let secret = self.client.decrypt_premaster(key, [3, 3], ciphertext);
+        match secret {
+            Ok(secret) => Ok(Zeroizing::new(secret.to_vec())),
+            Err(error) => Err(Failure::decrypting(&error)),
+        }
+    }
+
     /// The keys that this client may use.
     pub(crate) fn keys(&self) -> Result<Keys, Failure> {
         match self.client.keys() {

@@ -167,15 +167,16 @@ impl Session {
                 format!("{} bytes for a modulus of {longest}", ciphertext.len()),
             ));
         }
-        let block = remote.decrypt(&key.id, ciphertext)?;
         let plain = match decryption {
-            Decryption::Raw => block,
-            Decryption::Pkcs1 => padding::contents(&block).ok_or_else(|| {
-                Failure::new(
-                    ck::CKR_ENCRYPTED_DATA_INVALID,
-                    "the padding is not that of PKCS#1",
-                )
-            })?,
+            Decryption::Raw => remote.decrypt(&key.id, ciphertext)?,
+            Decryption::Pkcs1 => {
+                let block = remote.decrypt(&key.id, ciphertext)?;
+                padding::contents(&block).ok_or_else(|| {
+                    let why = "the padding is not that of PKCS#1";
+                    Failure::new(ck::CKR_ENCRYPTED_DATA_INVALID, why)
+                })?
+            }
+            Decryption::Premaster => remote.decrypt_premaster(&key.id, ciphertext)?,
         };
         if plain.len() > room {
             self.decryption = Some((decryption, Arc::clone(&object)));

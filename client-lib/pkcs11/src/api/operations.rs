@@ -91,7 +91,7 @@ pub(super) unsafe extern "C" fn decrypt_init(
         // SAFETY: the host's mechanism, by the contract of every entry.
         let mechanism = unsafe { read_mechanism(mechanism) }?;
         let object = private_key(&library, key)?;
-        let decryption = Decryption::new(mechanism.mechanism, &object.key.kind)?;
+        let decryption = Decryption::new(mechanism.mechanism, &object.key.kind, object.opens)?;
         library.with_session(session, |session| {
             session.begin_decryption(decryption, object)
         })
