@@ -156,17 +156,15 @@ fn without_the_right_no_handshake_is_signed() {
     assert!(line.contains("denied") || line.contains("Denied"), "{line}");
 }
 
-/// The same on BoringSSL. That takes minutes to build, so this runs where `KEYSERVER_BORING_EDGE` names
-/// the program, as the README beside it says.
+/// The same on BoringSSL, by the example that `tests/boring_edge` builds.
 #[test]
 fn openssl_is_served_by_boringssl_too() {
-    let Some(program) = std::env::var_os("KEYSERVER_BORING_EDGE") else {
-        println!("not asked for: KEYSERVER_BORING_EDGE is not set");
+    let (Some(program), Some(_)) = (parts::boring_edge(), parts::program("openssl")) else {
         return;
     };
     for kind in [KeyKind::P256, KeyKind::Rsa2048] {
         let rights = ["tls13-sign", "tls12-sign"];
-        let (fixture, server, edge) = start_program(Path::new(&program), kind, &rights);
+        let (fixture, server, edge) = start_program(&program, kind, &rights);
         for version in ["-tls1_3", "-tls1_2"] {
             let seen = openssl(&fixture, &edge, version);
             let served = seen.contains("on another machine") && seen.contains("return code: 0");
@@ -176,8 +174,7 @@ fn openssl_is_served_by_boringssl_too() {
         assert!(server.stop().success());
     }
     // And without the right it is not.
-    let (fixture, _server, edge) =
-        start_program(Path::new(&program), KeyKind::P256, &["tls13-sign"]);
+    let (fixture, _server, edge) = start_program(&program, KeyKind::P256, &["tls13-sign"]);
     let seen = openssl(&fixture, &edge, "-tls1_2");
     assert!(!seen.contains("on another machine"), "{seen}");
 }

@@ -46,16 +46,23 @@ pub fn python_with_cryptography() -> Option<PathBuf> {
     found.map(Path::to_path_buf)
 }
 
-/// A Python with tlslite-ng, where `tests/tlslite` has put it: beside the folder of the running test. `None` after
-/// saying that the test is skipped.
+/// A Python with tlslite-ng, or `None` after saying that the test is skipped.
 pub fn python_with_tlslite() -> Option<PathBuf> {
+    built("tests/tlslite", "tlslite/current/bin/python")
+}
+
+/// The client library's example on BoringSSL, or `None` after saying that the test is skipped.
+pub fn boring_edge() -> Option<PathBuf> {
+    built("tests/boring_edge", "boring_edge/debug/boring-edge")
+}
+
+/// What a script has put into the target folder, somewhere above the running test.
+fn built(script: &str, file: &str) -> Option<PathBuf> {
     let test = env::current_exe().ok()?;
-    let found = test
-        .ancestors()
-        .map(|folder| folder.join("tlslite/current/bin/python"))
-        .find(|python| python.is_file());
+    let found = test.ancestors().map(|folder| folder.join(file));
+    let found = { found }.find(|path| path.is_file());
     if found.is_none() {
-        missing("tlslite-ng (tests/tlslite)");
+        missing(&format!("what {script} builds"));
     }
     found
 }
