@@ -56,6 +56,8 @@ struct State {
     slots: Vec<Slot>,
     free: VecDeque<usize>,
     frames: Vec<u8>,
+    /// The slots of the calls in `frames`.
+    unsent: Vec<usize>,
     /// The connection's task, when it has nothing to do.
     task: Option<Waker>,
     /// Calls that wait for an answer now.
@@ -122,6 +124,7 @@ impl Calls {
             slots: (0..in_flight).map(|_| Slot::default()).collect(),
             free: (0..in_flight).collect(),
             frames: Vec::new(),
+            unsent: Vec::new(),
             task: None,
             unanswered: 0,
             suspicious: false,
@@ -176,7 +179,7 @@ impl Calls {
             }
             if patience == Patience::None {
                 let why = "the connection has just ended";
-                return Err(Error::lost("sending requests", why));
+                return Err(Error::lost("sending requests", why).before_sending());
             }
             changed.await;
         }
@@ -226,6 +229,7 @@ impl Calls {
         slot.busy = true;
         slot.outcome = None;
         state.free.pop_front();
+        state.unsent.push(number);
         state.unanswered += 1;
         let task = state.task.take();
         drop(guard);
@@ -259,7 +263,7 @@ impl Calls {
     // The side of the connection's task.
 
     /// Changes what callers see of the connection. Leaving [`Link::Up`] fails every call that waits
-    /// for an answer.
+    /// for an answer; those that were not even sent may be made anew, whatever they are.
     pub(crate) fn set_link(&self, link: Link) {
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -276,13 +280,20 @@ impl Calls {
             state.frames.clear();
             state.unanswered = 0;
             state.suspicious = false;
-            for slot in state
-                .slots
-                .iter_mut()
-                .filter(|s| s.busy && s.outcome.is_none())
-            {
-                slot.outcome = Some(Err(error.clone()));
-                wakers.extend(slot.waker.take());
+            let mut fail = |slot: &mut Slot, error: &Error| {
+                if slot.busy && slot.outcome.is_none() {
+                    slot.outcome = Some(Err(error.clone()));
+                    wakers.extend(slot.waker.take());
+                }
+            };
+            let unsent = error.clone().before_sending();
+            for number in state.unsent.drain(..) {
+                if let Some(slot) = state.slots.get_mut(number) {
+                    fail(slot, &unsent);
+                }
+            }
+            for slot in &mut state.slots {
+                fail(slot, &error);
             }
         }
         if matches!(link, Link::Closed) {
@@ -332,6 +343,7 @@ impl Calls {
         let mut state = self.lock();
         if !state.frames.is_empty() {
             connection.submit_frames(&mut state.frames);
+            state.unsent.clear();
         }
     }
 

@@ -369,9 +369,14 @@ impl Client {
 
     async fn put(&self, ask: Ask<'_, '_>, deadline: Instant) -> Result<Vec<u8>, Error> {
         let calls = &self.handle.calls;
-        match tokio::time::timeout_at(deadline, calls.call(ask, Patience::Wait, deadline)).await {
-            Ok(result) => result,
-            Err(_) => Err(calls.too_late(self.deadline)),
+        loop {
+            let call = calls.call(ask, Patience::Wait, deadline);
+            return match tokio::time::timeout_at(deadline, call).await {
+                // The connection ended before the request left: it waits for the next one.
+                Ok(Err(error)) if error.is_unsent() => continue,
+                Ok(result) => result,
+                Err(_) => Err(calls.too_late(self.deadline)),
+            };
         }
     }
 

@@ -1,7 +1,8 @@
 //! The task that owns the connection: one read, one seal and one write a turn.
 //!
 //! ```text
-//!   loop:  nothing left to write?  take all frames that callers have encoded, seal them once
+//!   loop:  nothing left to write?  take what has come; then all frames that callers have encoded, and seal
+//!                                  them once
 //!          wait for: the socket took bytes | the socket has bytes | new frames | the clock
 //! ```
 //!
@@ -34,8 +35,9 @@ const GOOD_LIFE: Duration = Duration::from_secs(1);
 /// A buffer that has grown beyond this for one large batch is given back.
 const BUFFER_KEPT: usize = 1024 * 1024;
 
-/// Serves `calls` over `first` and its successors until the client is closed. `watch` is told of
-/// every change of the link after it has happened, of the first connection too.
+/// Serves `calls` over `first` and its successors until the client is closed. `watch` is told of every
+/// change of the link, of the first connection too: that it is up once calls can use it, and that it
+/// is lost before they hear of that.
 pub(crate) async fn run(
     calls: Arc<Calls>,
     target: Target,
@@ -45,8 +47,13 @@ pub(crate) async fn run(
     let mut backoff = Backoff::new();
     let mut next = first.map(Ok);
     let set_link = |link: Link| {
-        calls.set_link(link.clone());
-        watch(&link);
+        if matches!(link, Link::Up { .. }) {
+            calls.set_link(link.clone());
+            watch(&link);
+        } else {
+            watch(&link);
+            calls.set_link(link);
+        }
     };
     loop {
         let attempt = match next.take() {
@@ -130,15 +137,17 @@ impl Driver {
     async fn drive(mut self, calls: &Calls) -> Ending {
         loop {
             if self.written == self.out.len()
-                && let Err(error) = self.seal(calls)
+                && let Err(error) = match self.take_what_has_come(calls).await {
+                    Ok(()) => self.seal(calls),
+                    lost => lost,
+                }
             {
                 return Ending::Lost(error);
             }
             match poll_fn(|cx| self.poll_event(calls, cx)).await {
                 Ok(Event::Wrote(length)) => self.written += length,
                 Ok(Event::Read(length)) => {
-                    if let Err(error) = self.take(length, calls) {
-                        self.goodbye().await;
+                    if let Err(error) = self.take(length, calls).await {
                         return Ending::Lost(error);
                     }
                 }
@@ -158,6 +167,16 @@ impl Driver {
                 Err(error) => return Ending::Lost(error),
             }
         }
+    }
+
+    /// Reads until nothing more is there. It may be the end of the connection, and frames that were sealed before
+    /// that is seen would be lost with it.
+    async fn take_what_has_come(&mut self, calls: &Calls) -> Result<(), Error> {
+        while let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(self.poll_read(cx))).await {
+            let length = read.map_err(|error| Error::network("waiting for answers", error))?;
+            self.take(length, calls).await?;
+        }
+        Ok(())
     }
 
     /// Takes all frames there are and seals them into the empty output buffer.
@@ -199,8 +218,17 @@ impl Driver {
         Poll::Ready(Ok(space.filled().len()))
     }
 
+    /// Takes what was read. Should it be the end, the server is told why as far as it listens.
+    async fn take(&mut self, length: usize, calls: &Calls) -> Result<(), Error> {
+        let taken = self.open(length, calls);
+        if taken.is_err() {
+            self.goodbye().await;
+        }
+        taken
+    }
+
     /// Decrypts what was read and hands out the replies in it.
-    fn take(&mut self, length: usize, calls: &Calls) -> Result<(), Error> {
+    fn open(&mut self, length: usize, calls: &Calls) -> Result<(), Error> {
         let during = "waiting for answers";
         if length == 0 {
             return Err(Error::lost(

@@ -103,7 +103,24 @@ impl Error {
         Self::Network(NetworkError {
             during,
             source: Arc::new(error),
+            unsent: false,
         })
+    }
+
+    /// The same for a call of which no byte has left.
+    pub(crate) fn before_sending(self) -> Self {
+        match self {
+            Self::Network(error) => Self::Network(NetworkError {
+                unsent: true,
+                ..error
+            }),
+            other => other,
+        }
+    }
+
+    /// Whether the call may be made anew even if it must not be repeated.
+    pub(crate) fn is_unsent(&self) -> bool {
+        matches!(self, Self::Network(error) if error.unsent)
     }
 
     pub(crate) fn lost(during: &'static str, why: &'static str) -> Self {
@@ -228,6 +245,8 @@ impl std::error::Error for ConfigError {}
 pub struct NetworkError {
     during: &'static str,
     source: Arc<io::Error>,
+    /// Nothing of the call has left.
+    unsent: bool,
 }
 
 impl NetworkError {

@@ -437,8 +437,8 @@ impl<'p> Call<'p> {
         let deadline = Instant::from_std(self.attempts.deadline());
         let calls = self.shared.links().get(&server).cloned();
         let asked = async move {
-            let calls =
-                calls.ok_or_else(|| Error::lost("sending requests", "the server has just left"))?;
+            let left = || Error::lost("sending requests", "the server has just left");
+            let calls = calls.ok_or_else(|| left().before_sending())?;
             let ask = |capabilities: &Capabilities| operation.request(capabilities);
             calls.call(&ask, Patience::None, deadline).await
         };

@@ -174,6 +174,9 @@ impl Core {
         }
         let id = CallId(self.next_call);
         self.next_call += 1;
+        if !operation.is_repeatable() {
+            self.look_at_sockets(now);
+        }
         let mut attempts = Attempts::new(operation.is_repeatable(), limit, now);
         let step = attempts.begin(&mut self.fleet, now);
         let timer = attempts.wake_at();
@@ -213,7 +216,8 @@ impl Core {
                     let failure = match sent {
                         Some(Ok(())) => break,
                         Some(Err(error)) => error,
-                        None => Error::lost("sending requests", "the connection has just ended"),
+                        None => Error::lost("sending requests", "the connection has just ended")
+                            .before_sending(),
                     };
                     step = call
                         .attempts
@@ -236,6 +240,16 @@ impl Core {
                 self.timers.insert((timer, id));
                 call.timer = timer;
             }
+        }
+    }
+
+    /// Takes what the sockets have, whoever leads. What must not be repeated is not written to a connection that was
+    /// cut, even if the leader has not come to see that yet.
+    fn look_at_sockets(&mut self, now: Instant) {
+        for index in 0..self.lines.len() {
+            self.on_line(index, now, |line, setting, registry, news| {
+                line.drive(setting, registry, now, news)
+            });
         }
     }
 

@@ -53,8 +53,7 @@ impl Seat {
         let leads = !std::mem::replace(&mut self.lock().led, true);
         if leads {
             let looked_lately = self.lock().resume(Instant::now());
-            // What cannot be repeated is not sent on a connection that may have been cut.
-            if !looked_lately || !operation.is_repeatable() {
+            if !looked_lately {
                 self.turn(Some(Duration::ZERO));
             }
         }

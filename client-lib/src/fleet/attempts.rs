@@ -179,10 +179,12 @@ impl Attempts {
             return Step::Wait;
         }
         self.hedge_at = None;
-        if !self.repeatable || self.sends >= SENDS_MAX || now >= self.deadline {
+        // What never left does no harm elsewhere, and costs nobody anything.
+        let unsent = error.is_unsent();
+        if !(self.repeatable || unsent) || self.sends >= SENDS_MAX || now >= self.deadline {
             return Step::Done(Err(error));
         }
-        if !fleet.budget.spend(now) {
+        if !unsent && !fleet.budget.spend(now) {
             fleet.observer.observe(Event::BudgetSpent);
             return Step::Done(Err(error));
         }

@@ -261,6 +261,36 @@ async fn a_restart_is_survived_without_a_failed_call() {
     assert_eq!(server.connections(), 2);
 }
 
+/// A callback keeps the thread that leads busy while the server cuts the connection. Who asks meanwhile sees that all the
+/// same, and a decryption waits for the next connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decryption_does_not_leave_on_a_connection_that_was_cut() {
+    let mut server = Server::extended().await;
+    let client = builder(&server).build().unwrap();
+    let (entered, is_entered) = mpsc::channel();
+    let (release, released) = mpsc::channel();
+    let busy = move |_| {
+        entered.send(()).unwrap();
+        released.recv().unwrap();
+    };
+    client.submit(Operation::ping(b"x"), busy).unwrap();
+    blocking(move || is_entered.recv().unwrap()).await;
+    server.stop();
+    server.restart().await;
+    blocking(move || {
+        let own = client.clone();
+        let asker = std::thread::spawn(move || own.decrypt(&KeyId::from_ski(KEY), &[1; 256]));
+        let begun = Instant::now();
+        while client.in_flight() == 0 && !asker.is_finished() {
+            assert!(begun.elapsed() < PATIENT, "the call does not begin");
+            std::thread::yield_now();
+        }
+        release.send(()).unwrap();
+        assert_eq!(asker.join().unwrap().unwrap().len(), 1 + 20 + 256);
+    })
+    .await;
+}
+
 /// Two servers behind one authority, each with a script of its own.
 async fn two(
     first: impl Fn(&Frame) -> Option<Vec<Act>> + Send + Sync + 'static,

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use keyserver_client::{Client, Error, Fault, KeyId, SignatureAlgorithm};
+use keyserver_client::{Client, Error, Fault, KeyId, Operation, Pool, SignatureAlgorithm};
 use rcgen::ExtendedKeyUsagePurpose;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
@@ -236,6 +236,35 @@ async fn a_decryption_is_never_repeated() {
             .count(),
         1
     );
+}
+
+/// The end of a connection lies in the socket, and the runtime has not come to look at it, when a decryption is asked
+/// for. It waits for the next connection; of `Client` and `Pool` alike.
+#[test]
+fn a_decryption_does_not_leave_on_a_connection_that_was_cut() {
+    let servers = tokio::runtime::Runtime::new().unwrap();
+    let mut server = servers.block_on(Server::extended());
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().unwrap();
+    let key = KeyId::from_ski(KEY);
+    let limit = Duration::from_secs(20);
+    let client = runtime.block_on(server.builder().deadline(limit).connect());
+    let client = client.unwrap();
+    let pool = Pool::builder("localhost", server.identity()).server(server.address());
+    let pool = runtime.block_on(pool.deadline(limit).connect()).unwrap();
+    for _ in 0..5 {
+        server.stop();
+        servers.block_on(server.restart());
+        let opened = runtime.block_on(async { client.decrypt(&key, &[1; 256]).await });
+        assert_eq!(opened.unwrap().len(), 1 + 20 + 256);
+        runtime.block_on(async { pool.call(&Operation::ping(b"up")).await.unwrap() });
+
+        server.stop();
+        servers.block_on(server.restart());
+        let opened = runtime.block_on(async { pool.decrypt(&key, &[1; 256]).await });
+        assert_eq!(opened.unwrap().len(), 1 + 20 + 256);
+        runtime.block_on(async { client.ping(b"up").await.unwrap() });
+    }
 }
 
 #[tokio::test]
