@@ -265,7 +265,7 @@ enum KeyserverStatus keyserver_submit_decrypt(const struct KeyserverClient *clie
 
 /*
  Takes up to `most` completions, in the order in which they came. Returns how many were written.
- Never waits.
+ Never waits. In a child of the process that made the client it takes nothing.
 
  # Safety
 

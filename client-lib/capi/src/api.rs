@@ -11,7 +11,6 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process;
 use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +29,6 @@ use crate::types::{
 pub struct KeyserverClient {
     client: Client,
     completions: Arc<Completions>,
-    process: u32,
 }
 
 impl std::fmt::Debug for KeyserverClient {
@@ -178,7 +176,6 @@ unsafe fn make(options: &KeyserverOptions) -> Result<KeyserverClient, Failure> {
     Ok(KeyserverClient {
         client: builder.build()?,
         completions: Completions::new()?,
-        process: process::id(),
     })
 }
 
@@ -382,10 +379,6 @@ fn submit(
     operation: Operation,
     user: *mut c_void,
 ) -> Result<(), Failure> {
-    if client.process != process::id() {
-        let why = "the client's descriptor is the parent's; make a client after the fork";
-        return Err(Failure::new(KeyserverStatus::Closed, why));
-    }
     let completions = &client.completions;
     completions.begin()?;
     let (user, done) = (User(user.expose_provenance()), Arc::clone(completions));
@@ -399,7 +392,7 @@ fn submit(
 }
 
 /// Takes up to `most` completions, in the order in which they came. Returns how many were written.
-/// Never waits.
+/// Never waits. In a child of the process that made the client it takes nothing.
 ///
 /// # Safety
 ///
@@ -417,7 +410,7 @@ pub unsafe extern "C" fn keyserver_completions(
         if list.is_null() {
             return Err(null("list"));
         }
-        for completion in client.completions.take(most) {
+        for completion in client.completions.take(most)? {
             let mut given = KeyserverCompletion {
                 user: std::ptr::with_exposed_provenance_mut(completion.user.0),
                 status: KeyserverStatus::Ok,

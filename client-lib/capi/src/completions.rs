@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use client::Error;
@@ -40,6 +41,9 @@ pub(crate) struct Completion {
 pub(crate) struct Completions {
     state: Mutex<State>,
     event: EventFd,
+    /// A child has the same descriptor and results of its own: it would take the parent's signal and leave it
+    /// asleep.
+    process: u32,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +61,7 @@ impl Completions {
         Ok(Arc::new(Self {
             state: Mutex::default(),
             event,
+            process: process::id(),
         }))
     }
 
@@ -65,8 +70,17 @@ impl Completions {
         self.event.as_fd().as_raw_fd()
     }
 
+    fn check_process(&self) -> Result<(), Failure> {
+        if self.process == process::id() {
+            return Ok(());
+        }
+        let why = "the client's descriptor is the parent's; make a client after the fork";
+        Err(Failure::new(KeyserverStatus::Closed, why))
+    }
+
     /// Counts one more call, if there is room for it.
     pub(crate) fn begin(&self) -> Result<(), Failure> {
+        self.check_process()?;
         let mut state = self.lock();
         if state.outstanding >= OUTSTANDING_MAX {
             return Err(Error::Overloaded.into());
@@ -89,7 +103,8 @@ impl Completions {
     }
 
     /// Up to `most` that are ready. The descriptor stays readable when there are more.
-    pub(crate) fn take(&self, most: usize) -> Vec<Completion> {
+    pub(crate) fn take(&self, most: usize) -> Result<Vec<Completion>, Failure> {
+        self.check_process()?;
         // It fails when the descriptor was not readable, which is well.
         let _ = self.event.read();
         let mut state = self.lock();
@@ -99,7 +114,7 @@ impl Completions {
         if !state.ready.is_empty() {
             let _ = self.event.write(1);
         }
-        taken
+        Ok(taken)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -126,9 +141,9 @@ mod tests {
             completions.finish(User(number), Ok(vec![1]));
         }
         assert!(readable(&completions));
-        assert_eq!(completions.take(2).len(), 2);
+        assert_eq!(completions.take(2).unwrap().len(), 2);
         assert!(readable(&completions), "one is left");
-        let last = completions.take(2);
+        let last = completions.take(2).unwrap();
         assert_eq!((last.len(), last[0].user.0), (1, 2));
         assert!(!readable(&completions));
     }
@@ -144,8 +159,25 @@ mod tests {
             completions.begin().unwrap_err().status,
             KeyserverStatus::Overloaded
         );
-        assert_eq!(completions.take(1).len(), 1);
+        assert_eq!(completions.take(1).unwrap().len(), 1);
         completions.begin().unwrap();
         completions.did_not_begin();
+    }
+
+    #[test]
+    fn a_child_leaves_the_signal_to_its_parent() {
+        let mut completions = Arc::into_inner(Completions::new().unwrap()).unwrap();
+        completions.begin().unwrap();
+        completions.finish(User(1), Ok(vec![1]));
+        let own = std::mem::replace(&mut completions.process, 0);
+        for failure in [
+            completions.take(1).unwrap_err(),
+            completions.begin().unwrap_err(),
+        ] {
+            assert_eq!(failure.status, KeyserverStatus::Closed);
+        }
+        assert!(readable(&completions));
+        completions.process = own;
+        assert_eq!(completions.take(1).unwrap().len(), 1);
     }
 }
