@@ -1,5 +1,7 @@
 //! What a client tells whoever wants to watch it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Error;
@@ -66,7 +68,7 @@ pub enum Event<'a> {
 }
 
 /// Told of every [`Event`]. It is called with the client's lock held: be quick, do not block, and do
-/// not call the client.
+/// not call the client. Should it panic, that is all that happens.
 ///
 /// ```
 /// use keyserver_client::{Event, Observer};
@@ -86,6 +88,16 @@ pub enum Event<'a> {
 pub trait Observer: Send + Sync {
     /// Takes note of what happened.
     fn observe(&self, event: Event<'_>);
+}
+
+/// An observer whose panics end with it: what it is told happens in the middle of something, behind a lock, and on a
+/// thread that others rely on. The panic itself is reported as always.
+pub(crate) struct Contained(pub(crate) Arc<dyn Observer>);
+
+impl Observer for Contained {
+    fn observe(&self, event: Event<'_>) {
+        let _ = catch_unwind(AssertUnwindSafe(|| self.0.observe(event)));
+    }
 }
 
 /// Watches nothing.

@@ -14,7 +14,7 @@ use keyless_protocol::ErrorCode;
 
 use super::{Fleet, Pick, ServerId};
 use crate::error::Error;
-use crate::observe::Event;
+use crate::observe::{Event, Observer};
 
 /// Requests made for one call at most, hedges included.
 const SENDS_MAX: u32 = 4;

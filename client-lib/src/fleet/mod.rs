@@ -31,7 +31,7 @@ pub(crate) use place::Place;
 use retry::RetryBudget;
 
 use crate::error::Error;
-use crate::observe::{Event, Observer};
+use crate::observe::{Contained, Event, Observer};
 
 /// Names a server within one fleet. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,7 +61,7 @@ pub(crate) struct Fleet {
     hedge: HedgeDelay,
     hedging: bool,
     random: Random,
-    observer: Arc<dyn Observer>,
+    observer: Contained,
     /// Why a connection was last lost or not made.
     last_loss: Option<Error>,
     /// When servers could last not be looked up.
@@ -109,7 +109,7 @@ impl Fleet {
             hedge: HedgeDelay::new(),
             hedging,
             random: Random::new(seed),
-            observer,
+            observer: Contained(observer),
             last_loss: None,
             not_found_at: None,
             candidates: Vec::new(),
@@ -356,7 +356,7 @@ impl Fleet {
 
     fn with(&mut self, id: ServerId, change: impl FnOnce(&mut Member, &dyn Observer)) {
         if let Some(member) = self.members.iter_mut().find(|member| member.id == id) {
-            change(member, self.observer.as_ref());
+            change(member, &self.observer);
         }
     }
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use keyserver_client::blocking::{Client, ClientBuilder};
 use keyserver_client::{
-    Error, ErrorCode, Event, Fault, KeyId, Observer, Operation, SignatureAlgorithm, SignatureScheme,
+    Error, ErrorCode, Event, Fault, KeyId, Observer, Operation, Pool, SignatureAlgorithm,
+    SignatureScheme,
 };
 
 use crate::support::{Act, Frame, KEY, Pki, Server, extended_answer, refusal, reply};
@@ -259,6 +260,32 @@ async fn a_restart_is_survived_without_a_failed_call() {
     })
     .await;
     assert_eq!(server.connections(), 2);
+}
+
+/// It is told behind the client's lock, and by a thread that others wait for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_observer_that_panics_hurts_nobody() {
+    struct Panics;
+    impl Observer for Panics {
+        fn observe(&self, event: Event<'_>) {
+            panic!("{event:?}");
+        }
+    }
+    let server = Server::extended().await;
+    let client = builder(&server).observer(Arc::new(Panics)).build().unwrap();
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let client = client.clone();
+            blocking(move || (0..5).for_each(|_| assert_eq!(sign(&client).unwrap(), expected())))
+        })
+        .collect();
+    for thread in threads {
+        tokio::time::timeout(PATIENT, thread).await.unwrap();
+    }
+    let pool = Pool::builder("localhost", server.identity()).server(server.address());
+    let pool = pool.observer(Arc::new(Panics)).deadline(PATIENT);
+    let pool = pool.connect().await.unwrap();
+    assert_eq!(pool.call(&Operation::ping(b"x")).await.unwrap(), b"x");
 }
 
 /// A callback keeps the thread that leads busy while the server cuts the connection. Who asks meanwhile sees that all the
