@@ -23,11 +23,20 @@ pub(super) enum Answer {
 #[derive(Default)]
 pub(super) struct Resolving {
     answers: Arc<Mutex<Vec<Answer>>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<(Subject, JoinHandle<()>)>,
+}
+
+/// What a thread looks up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    Addresses(ServerId),
+    Servers(usize),
 }
 
 impl Resolving {
-    /// Begins to look up `host:port`. An IP address is its own answer, given at once.
+    /// Begins to look up `host:port`, unless that is still under way: then its answer counts. So a resolver that
+    /// takes longer than one attempt to connect has one thread a server, and is heard in the end. An IP address is its
+    /// own answer, given at once.
     pub(super) fn start(
         &mut self,
         id: ServerId,
@@ -42,7 +51,8 @@ impl Resolving {
             let found = address.to_socket_addrs().map(Iterator::collect);
             Answer::Addresses(id, found)
         };
-        self.run(look, waker).err().map(Err)
+        let subject = Subject::Addresses(id);
+        self.run(subject, look, waker).err().map(Err)
     }
 
     /// Begins to look up servers.
@@ -54,15 +64,19 @@ impl Resolving {
         waker: &Arc<Waker>,
     ) -> io::Result<()> {
         let look = move || Answer::Servers(number, source.look_up(&name_servers));
-        self.run(look, waker)
+        self.run(Subject::Servers(number), look, waker)
     }
 
     fn run(
         &mut self,
+        subject: Subject,
         look: impl FnOnce() -> Answer + Send + 'static,
         waker: &Arc<Waker>,
     ) -> io::Result<()> {
-        self.threads.retain(|thread| !thread.is_finished());
+        self.threads.retain(|(_, thread)| !thread.is_finished());
+        if self.threads.iter().any(|(other, _)| *other == subject) {
+            return Ok(());
+        }
         let (answers, waker) = (Arc::clone(&self.answers), Arc::clone(waker));
         let spawned = thread::Builder::new()
             .name("keyserver-resolve".to_owned())
@@ -74,7 +88,7 @@ impl Resolving {
                 // Should it fail, the leader finds the answer when it wakes by itself.
                 let _ = waker.wake();
             });
-        self.threads.push(spawned?);
+        self.threads.push((subject, spawned?));
         Ok(())
     }
 
@@ -85,6 +99,59 @@ impl Resolving {
 
     /// The threads, to be waited for before the code they run may be unloaded.
     pub(super) fn take_threads(&mut self) -> Vec<JoinHandle<()>> {
-        std::mem::take(&mut self.threads)
+        let threads = self.threads.drain(..);
+        threads.map(|(_, thread)| thread).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{Fleet, Place};
+    use crate::observe::Silent;
+    use mio::{Poll, Token};
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    #[test]
+    fn a_look_up_under_way_is_not_begun_again() {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let mut fleet = Fleet::new(false, Arc::new(Silent), Instant::now());
+        let [one, other] =
+            ["one:1", "other:1"].map(|name| fleet.join(name, Place::of_tier(0), Instant::now()));
+        let mut resolving = Resolving::default();
+        let (release, released) = mpsc::channel::<()>();
+        let slow = move || {
+            let _ = released.recv();
+            Answer::Addresses(one, Ok(Vec::new()))
+        };
+        let quick = |id| move || Answer::Addresses(id, Ok(Vec::new()));
+        resolving
+            .run(Subject::Addresses(one), slow, &waker)
+            .unwrap();
+        for _ in 0..100 {
+            resolving
+                .run(Subject::Addresses(one), quick(one), &waker)
+                .unwrap();
+        }
+        resolving
+            .run(Subject::Addresses(other), quick(other), &waker)
+            .unwrap();
+        assert!(resolving.threads.len() <= 2);
+        drop(release);
+        resolving
+            .take_threads()
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
+        assert_eq!(resolving.answers().len(), 2);
+        resolving
+            .run(Subject::Addresses(one), quick(one), &waker)
+            .unwrap();
+        resolving
+            .take_threads()
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
+        assert_eq!(resolving.answers().len(), 1);
     }
 }
