@@ -4,9 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyless_protocol::{
-    ErrorCode, KeyEntry, KeyList, Opcode, Request, ServerInfo, SignatureScheme,
-};
+use keyless_protocol::{ErrorCode, KeyEntry, Opcode, Request, ServerInfo, SignatureScheme};
 use tokio::time::Instant;
 
 use crate::algorithm::SignatureAlgorithm;
@@ -15,6 +13,7 @@ use crate::calls::{Ask, Calls, Link, Patience};
 use crate::capabilities::Capabilities;
 use crate::error::Error;
 use crate::key::KeyId;
+use crate::key_pages::KeyPages;
 use crate::operation::Operation;
 use crate::tls::TlsIdentity;
 
@@ -293,22 +292,14 @@ impl Client {
     /// [`Error::Refused`] with [`ErrorCode::BadOpcode`] from a stock server, which does not know
     /// the question; any other [`Error`].
     pub async fn keys(&self) -> Result<Vec<KeyEntry>, Error> {
-        let mut keys = Vec::new();
-        let mut first = 0_u32;
+        let mut pages = KeyPages::default();
         loop {
-            let index = first.to_be_bytes();
-            let payload: &[u8] = if first == 0 { &[] } else { &index };
-            let request = Request {
-                payload,
-                ..Request::new(0, Opcode::KeyList)
-            };
-            let page = self.repeatable(request).await?;
-            let page = KeyList::decode(&page).map_err(Error::protocol)?;
-            keys.extend(page.keys);
-            match page.next {
-                None => return Ok(keys),
-                Some(next) if next > first => first = next,
-                Some(_) => return Err(Error::protocol("the key list does not move forward")),
+            let question = pages.question();
+            let ask = |capabilities: &Capabilities| question.request(capabilities);
+            let deadline = Instant::now() + self.deadline;
+            let page = self.with_second_try(&ask, deadline).await?;
+            if let Some(keys) = pages.take(&page)? {
+                return Ok(keys);
             }
         }
     }

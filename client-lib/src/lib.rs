@@ -17,6 +17,7 @@ pub mod error;
 mod fleet;
 mod key;
 mod key_exchange;
+mod key_pages;
 mod link;
 mod observe;
 mod operation;

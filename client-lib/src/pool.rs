@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use keyless_protocol::{KeyEntry, KeyList, Request};
+use keyless_protocol::{KeyEntry, Request};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -27,6 +27,7 @@ use crate::driver;
 use crate::error::Error;
 use crate::fleet::{Attempts, Fleet, Place, ServerId, Step};
 use crate::key::KeyId;
+use crate::key_pages::KeyPages;
 use crate::link::Target;
 use crate::operation::Operation;
 use crate::settings::{Settings, setters};
@@ -377,16 +378,11 @@ impl Pool {
     /// [`Error::Refused`] from a stock server, which does not know the question; any other
     /// [`Error`].
     pub async fn keys(&self) -> Result<Vec<KeyEntry>, Error> {
-        let mut keys = Vec::new();
-        let mut first = 0_u32;
+        let mut pages = KeyPages::default();
         loop {
-            let page = self.call(&Operation::key_list(first)).await?;
-            let page = KeyList::decode(&page).map_err(Error::protocol)?;
-            keys.extend(page.keys);
-            match page.next {
-                None => return Ok(keys),
-                Some(next) if next > first => first = next,
-                Some(_) => return Err(Error::protocol("the key list does not move forward")),
+            let page = self.call(&pages.question()).await?;
+            if let Some(keys) = pages.take(&page)? {
+                return Ok(keys);
             }
         }
     }

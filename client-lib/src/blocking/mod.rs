@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use keyless_protocol::{ErrorCode, KeyEntry, KeyList, ServerInfo};
+use keyless_protocol::{ErrorCode, KeyEntry, ServerInfo};
 use mio::{Poll, Token, Waker};
 
 use self::core::Core;
@@ -32,6 +32,7 @@ use crate::algorithm::SignatureAlgorithm;
 use crate::error::{ConfigError, Error};
 use crate::fleet::Fleet;
 use crate::key::KeyId;
+use crate::key_pages::KeyPages;
 use crate::operation::Operation;
 use crate::settings::{Settings, setters};
 use crate::tls::TlsIdentity;
@@ -331,16 +332,11 @@ impl Client {
     /// [`Error::Refused`] with [`ErrorCode::BadOpcode`] from a stock server, which does not know
     /// the question; any other [`Error`].
     pub fn keys(&self) -> Result<Vec<KeyEntry>, Error> {
-        let mut keys = Vec::new();
-        let mut first = 0_u32;
+        let mut pages = KeyPages::default();
         loop {
-            let page = self.call(Operation::key_list(first))?;
-            let page = KeyList::decode(&page).map_err(Error::protocol)?;
-            keys.extend(page.keys);
-            match page.next {
-                None => return Ok(keys),
-                Some(next) if next > first => first = next,
-                Some(_) => return Err(Error::protocol("the key list does not move forward")),
+            let page = self.call(pages.question())?;
+            if let Some(keys) = pages.take(&page)? {
+                return Ok(keys);
             }
         }
     }
