@@ -11,7 +11,7 @@
 //! ```text
 //!  ciphertext c --public checks--> c^d mod n, blinded, checked with e --> EM, k bytes
 //!       |                                                                |
-//!       +--> substitute: HMAC(kdk, label || c)          00 02 PS 00 secret[48] ?  one mask, no branch
+//!       +--> substitute, of HMAC(kdk, label || c)       00 02 PS 00 secret[48] ?  one mask, no branch
 //!                       |                                                |
 //!                       +----------------- select ----------------------+
 //!                                            |
@@ -179,17 +179,24 @@ fn premaster(
     Some(premaster)
 }
 
-/// Turns the block into `00 02 PS 00 secret`, whatever it was.
+/// Turns the block into `00 02 PS 00 secret`, whatever it was: into the substitute for all of it, and then the bytes
+/// that are not the substitute's.
 fn compatible(substitutes: &Substitutes, ciphertext: &[u8], block: &mut [u8]) -> Option<()> {
-    let substitute = substitutes.secret(ciphertext);
-    let mut chosen = Zeroizing::new([0; SECRET_LEN]);
+    let (padding, secret) = block.split_last_chunk::<SECRET_LEN>()?;
+    let good = conforms(padding);
+    let opened = Zeroizing::new(*secret);
+    substitutes.block(ciphertext, block)?;
     let (padding, secret) = block.split_last_chunk_mut::<SECRET_LEN>()?;
-    select(conforms(padding), secret, &substitute, &mut chosen);
-    *secret = *chosen;
+    let substitute = Zeroizing::new(*secret);
+    select(good, &opened, &substitute, secret);
+    // A zero becomes a one. That bends the distribution, which matters to nobody: the padding only has to be
+    // fixed, and to have nothing to do with the true one.
+    for byte in &mut *padding {
+        *byte |= u8::from(*byte == 0);
+    }
     let ([leading, block_type], rest) = padding.split_first_chunk_mut::<2>()?;
-    let (separator, padding) = rest.split_last_mut()?;
+    let (separator, _) = rest.split_last_mut()?;
     (*leading, *block_type, *separator) = (0, 2, 0);
-    substitutes.padding(ciphertext, padding);
     Some(())
 }
 

@@ -2,11 +2,26 @@
 //!
 //! Everything comes from `kdk = HMAC-SHA-256(SHA-256(d), "kdk1")`, with the private exponent d written
 //! in k bytes: as secret as the key, the same on every box that holds it, and of no use for anything
-//! else. What depends on the ciphertext is `HMAC-SHA-384(kdk, label || ciphertext)`. The scheme is that
-//! of draft-irtf-cfrg-rsa-guidance ("implicit rejection"), for a message of known length.
+//! else. What depends on the ciphertext c comes of one code, so that c is hashed once. The scheme is that of
+//! draft-irtf-cfrg-rsa-guidance ("implicit rejection"), for a message of known length.
+//!
+//! ```text
+//!  premaster secret   client_version[2] || the first 46 bytes of HMAC-SHA-384(kdk, "pms" || c)
+//!  block of k bytes   key[32] || start[16] = HMAC-SHA-384(kdk, "block" || c)
+//!                     stream = AES-256-CTR(key, start), its first k bytes: E(start), E(start + 1), ..
+//!                     00 02 || stream[2..k-49], a zero made a one || 00 || stream[k-48..k]
+//! ```
+//!
+//! **Why nobody can tell either from random bytes.** HMAC-SHA-384 is a pseudo-random function (Bellare, CRYPTO 2006),
+//! and no text begins with both labels: under an unknown kdk each ciphertext has a code of its own, independent of all
+//! others. A code is used as a key once, for at most 1,024 bytes; that a stream of so few blocks repeats none is no
+//! hint, and short of that counter mode is as good as the cipher (Bellare, Desai, Jokipii and Rogaway, FOCS 1997). The
+//! part of the stream that every answer shows, the padding, says nothing of the part that stands in for a secret.
 
 use std::fmt;
 
+use aws_lc_rs::cipher::{AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
+use aws_lc_rs::iv::FixedLength;
 use aws_lc_rs::{digest, hmac};
 use zeroize::Zeroizing;
 
@@ -30,6 +45,9 @@ pub(crate) fn challenge(public_key: &[u8], modulus_len: usize) -> Vec<u8> {
     }
     number
 }
+
+/// Bytes of a value of HMAC-SHA-384.
+const CODE_LEN: usize = 48;
 
 /// Makes the substitutes of one key. Wiped on drop by AWS-LC.
 pub(crate) struct Substitutes(hmac::Key);
@@ -55,44 +73,35 @@ impl Substitutes {
 
     /// In place of a premaster secret. The first two bytes are overwritten by the version.
     pub(super) fn premaster(&self, ciphertext: &[u8]) -> Zeroizing<[u8; SECRET_LEN]> {
-        let tag = self.tag(b"pms", ciphertext, &[]);
+        let code = self.code(b"pms", ciphertext);
         let mut secret = Zeroizing::new([0; SECRET_LEN]);
-        // 46 bytes of the tag stand behind the version.
-        for (out, byte) in secret.iter_mut().skip(2).zip(tag.as_ref()) {
+        // 46 bytes of the code stand behind the version.
+        for (out, byte) in secret.iter_mut().skip(2).zip(code.iter()) {
             *out = *byte;
         }
         secret
     }
 
-    /// In place of all 48 bytes, the version among them.
-    pub(super) fn secret(&self, ciphertext: &[u8]) -> Zeroizing<[u8; SECRET_LEN]> {
-        let tag = self.tag(b"pms48", ciphertext, &[]);
-        let mut secret = Zeroizing::new([0; SECRET_LEN]);
-        for (out, byte) in secret.iter_mut().zip(tag.as_ref()) {
-            *out = *byte;
-        }
-        secret
+    /// In place of a whole block: as many bytes as it has, which depend on the ciphertext alone.
+    pub(super) fn block(&self, ciphertext: &[u8], block: &mut [u8]) -> Option<()> {
+        let code = self.code(b"block", ciphertext);
+        let (key, start) = code.split_last_chunk::<16>()?;
+        let key = UnboundCipherKey::new(&AES_256, key).ok()?;
+        let start = EncryptionContext::Iv128(FixedLength::from(start));
+        block.fill(0);
+        let key = EncryptingKey::ctr(key).ok()?;
+        key.less_safe_encrypt(block, start).ok()?;
+        Some(())
     }
 
-    /// Fills `out` with bytes that are not zero and depend on the ciphertext alone.
-    ///
-    /// A zero becomes a one. That bends the distribution, which matters to nobody: the bytes only have
-    /// to be fixed, and to have nothing to do with the true padding.
-    pub(super) fn padding(&self, ciphertext: &[u8], out: &mut [u8]) {
-        for (number, chunk) in (0_u32..).zip(out.chunks_mut(SECRET_LEN)) {
-            let tag = self.tag(b"ps", ciphertext, &number.to_be_bytes());
-            for (out, byte) in chunk.iter_mut().zip(tag.as_ref()) {
-                *out = byte | u8::from(*byte == 0);
-            }
-        }
-        out.iter_mut().for_each(|byte| debug_assert_ne!(*byte, 0));
-    }
-
-    fn tag(&self, label: &[u8], ciphertext: &[u8], number: &[u8]) -> hmac::Tag {
+    fn code(&self, label: &[u8], ciphertext: &[u8]) -> Zeroizing<[u8; CODE_LEN]> {
         let mut context = hmac::Context::with_key(&self.0);
         context.update(label);
         context.update(ciphertext);
-        context.update(number);
-        context.sign()
+        let mut code = Zeroizing::new([0; CODE_LEN]);
+        for (out, byte) in code.iter_mut().zip(context.sign().as_ref()) {
+            *out = *byte;
+        }
+        code
     }
 }

@@ -1,3 +1,4 @@
+use aws_lc_rs::cipher::{AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::{hmac, tls_prf};
 
 use super::*;
@@ -80,18 +81,43 @@ fn a_bad_block_gives_the_substitute_of_its_ciphertext_and_key_alone() {
     assert_eq!(seen.len(), 2, "another ciphertext has another");
 }
 
-/// The derivation, written down once more from its definition.
-#[test]
-fn the_substitute_is_the_documented_one() {
+/// What depends on the ciphertext, written down once more from its definition.
+fn code(text: &[u8]) -> hmac::Tag {
     let padded: Vec<u8> = std::iter::once(0).chain([0x11; K - 1]).collect();
     let d = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &padded);
     let kdk = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, d.as_ref()), b"kdk1");
-    let tag = hmac::sign(
-        &hmac::Key::new(hmac::HMAC_SHA384, kdk.as_ref()),
-        b"pmsciphertext",
-    );
+    let key = hmac::Key::new(hmac::HMAC_SHA384, kdk.as_ref());
+    hmac::sign(&key, text)
+}
+
+#[test]
+fn the_substitute_is_the_documented_one() {
     let got = answer(PREMASTER, b"ciphertext", &[0; K]);
-    assert_eq!(got[2..], tag.as_ref()[..46]);
+    assert_eq!(got[2..], code(b"pmsciphertext").as_ref()[..46]);
+}
+
+/// The stream of it block by block, so that counter mode is what it says.
+#[test]
+fn the_substitute_for_a_block_is_the_documented_one() {
+    let code = code(b"blockciphertext");
+    let (key, start) = code.as_ref().split_at(32);
+    let start = u128::from_be_bytes(start.try_into().expect("sixteen bytes"));
+    let mut stream = Vec::new();
+    for number in 0..(K / 16) as u128 {
+        let key = UnboundCipherKey::new(&AES_256, key).expect("a key");
+        let key = EncryptingKey::ecb(key).expect("a key");
+        let mut counter = start.wrapping_add(number).to_be_bytes();
+        key.less_safe_encrypt(&mut counter, EncryptionContext::None)
+            .expect("a block");
+        stream.extend_from_slice(&counter);
+    }
+    let got = answer(KeyExchange::Compatible, b"ciphertext", &[0; K]);
+    assert_eq!(got[..2], [0, 2]);
+    for (got, of_stream) in got[2..K - 49].iter().zip(&stream[2..]) {
+        assert_eq!(*got, (*of_stream).max(1));
+    }
+    assert_eq!(got[K - 49], 0);
+    assert_eq!(got[K - 48..], stream[K - 48..]);
 }
 
 #[test]
