@@ -163,16 +163,16 @@ impl Server {
         for thread in self.io_threads {
             let _ = thread.join();
         }
-        // It ends when the last I/O thread has let go of it.
-        if let Some(ledger) = self.ledger {
-            let _ = ledger.join();
-        }
         self.meters.stop();
         for dispatcher in &self.dispatchers {
             dispatcher.stop();
         }
         for thread in self.crypto_threads {
             let _ = thread.join();
+        }
+        // It ends when the last of the threads above has let go of it.
+        if let Some(ledger) = self.ledger {
+            let _ = ledger.join();
         }
         self.state.tokens.stop();
         // What failed in the last second.
@@ -228,7 +228,7 @@ impl Threads {
             crypto,
             ledger: handle,
         } = cells;
-        // The I/O threads have their own by now; the ledger ends with the last of them.
+        // The other threads have their own by now; the ledger ends with the last of them.
         drop(handle);
         let ledger = ledger.map(|opened| opened.start(Arc::clone(state), completions));
         let draining = Draining::new();
@@ -297,6 +297,7 @@ impl Cells {
             state: Arc::clone(state),
             completions: Arc::clone(completions),
             gives_way: cell.io_cpus.is_empty(),
+            ledger: self.ledger.clone(),
         };
         let crypto = spawn_workers(&workers, cell, self.crypto.len())?;
         self.crypto.extend(crypto);

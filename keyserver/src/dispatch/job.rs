@@ -118,6 +118,11 @@ impl Job {
         }
     }
 
+    /// Whether it has opened a ciphertext about which the ledger has yet to decide.
+    pub(crate) fn awaits_ledger(&self) -> bool {
+        self.exchange.is_some() && !self.is_recorded && self.outcome == Outcome::Done
+    }
+
     /// Wipes what the job carried. Only the used part of a buffer can hold anything: the rest was
     /// wiped when it was last used.
     fn wipe(&mut self) {

@@ -12,6 +12,7 @@ use super::completion::CompletionRing;
 use super::dispatcher::{Dispatcher, Hands, Next};
 use super::job::{Job, Outcome};
 use crate::admin::metrics::Stage;
+use crate::ledger::Ledger;
 use crate::placement::Cell;
 use crate::state::{Heartbeat, ServerState};
 use crate::{clock, limits, os};
@@ -27,6 +28,8 @@ pub(crate) struct WorkerContext {
     pub(crate) completions: Arc<[Arc<CompletionRing>]>,
     /// I/O threads run on the same CPUs.
     pub(crate) gives_way: bool,
+    /// Where opened ciphertexts go first.
+    pub(crate) ledger: Ledger,
 }
 
 /// Starts the crypto threads of a cell, numbered from `first` on.
@@ -145,13 +148,22 @@ fn run_batch(
     }
 }
 
-/// Gives everything in hand to the I/O threads it came from, and wakes each of them once.
+/// Gives everything in hand to the I/O threads it came from, and wakes each of them once. What the ledger has to
+/// decide about goes there, and from there to its I/O thread, which is not woken twice for it.
 fn hand_back(context: &WorkerContext, hands: &mut Hands) {
     for job in &mut hands.late {
         job.outcome = Outcome::TooLate;
     }
     let mut touched = 0_u64;
     for job in hands.batch.drain(..).chain(hands.late.drain(..)) {
+        let job = if job.awaits_ledger() {
+            let Err(refused) = context.ledger.submit(job) else {
+                continue;
+            };
+            refused
+        } else {
+            job
+        };
         let shard = job.shard;
         if let Some(ring) = context.completions.get(shard) {
             ring.push(job);

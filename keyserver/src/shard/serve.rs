@@ -239,8 +239,8 @@ impl<S: Stream> Shard<S> {
         }
     }
 
-    /// Answers a finished job and keeps its box for the next. An opened ciphertext is recorded first, and comes
-    /// here again.
+    /// Answers a finished job and keeps its box for the next. A ciphertext that a token has opened is recorded
+    /// first, and comes here again; crypto threads have theirs recorded themselves.
     pub(super) fn deliver(&self, job: Box<Job>) {
         let Some(mut job) = self.record(job) else {
             return;
@@ -253,9 +253,7 @@ impl<S: Stream> Shard<S> {
 
     /// Sends an opened ciphertext that would now be answered to the ledger; gives any other job back.
     fn record(&self, job: Box<Job>) -> Option<Box<Job>> {
-        let is_due = job.exchange.is_some()
-            && !job.is_recorded
-            && job.outcome == Outcome::Done
+        let is_due = job.awaits_ledger()
             && self.stopped(&job).is_none()
             && self.connections.borrow().find(job.connection).is_some();
         if is_due {
