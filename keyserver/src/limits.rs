@@ -190,6 +190,10 @@ pub const CREDENTIAL_LIFETIME: Duration = Duration::from_hours(1);
 /// next before the last one ends.
 pub const LIVE_CREDENTIALS: usize = 64;
 
+/// Live credentials in all: two for each of 32,768 pairs of an edge and a key. The file that keeps them is written
+/// anew for each that is issued, and is 10 MiB large by then.
+pub const LIVE_CREDENTIALS_IN_ALL: usize = 65_536;
+
 /// How long one may be good for at most (RFC 9345, section 4.1.3).
 pub const CREDENTIAL_LIFETIME_MAX: Duration = Duration::from_hours(7 * 24);
 

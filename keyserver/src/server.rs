@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::admin::AdminThreads;
 use crate::config::{self, Config};
+use crate::delegation::{self, Keeper};
 use crate::dispatch::scheduler::{Bounds, Times};
 use crate::dispatch::{CompletionRing, Dispatcher, WorkerContext, spawn_workers};
 use crate::ledger::{self, Ledger, LedgerError, Opened};
@@ -32,6 +33,7 @@ pub struct Server {
     crypto_threads: Vec<JoinHandle<()>>,
     dispatchers: Vec<Arc<Dispatcher>>,
     ledger: Option<JoinHandle<()>>,
+    keeper: Option<JoinHandle<()>>,
     meters: meters::Thread,
 }
 
@@ -114,6 +116,7 @@ impl Server {
             crypto_threads: threads.crypto,
             dispatchers: threads.dispatchers,
             ledger: threads.ledger,
+            keeper: threads.keeper,
             meters: threads.meters,
         })
     }
@@ -163,6 +166,10 @@ impl Server {
         for thread in self.io_threads {
             let _ = thread.join();
         }
+        // It ended when the last of them let go of it.
+        if let Some(keeper) = self.keeper {
+            let _ = keeper.join();
+        }
         self.meters.stop();
         for dispatcher in &self.dispatchers {
             dispatcher.stop();
@@ -197,6 +204,7 @@ struct Threads {
     crypto: Vec<JoinHandle<()>>,
     dispatchers: Vec<Arc<Dispatcher>>,
     ledger: Option<JoinHandle<()>>,
+    keeper: Option<JoinHandle<()>>,
     meters: meters::Thread,
 }
 
@@ -211,8 +219,10 @@ impl Threads {
         let completions: Arc<[_]> = (0..placement.io_threads())
             .map(|_| Arc::new(CompletionRing::new(limits::JOBS_PER_SHARD)))
             .collect();
+        let (keeper, keeper_thread) = delegation::start_keeper(state, &completions)?;
         let mut cells = Cells {
             ledger: ledger.as_ref().map(Opened::handle).unwrap_or_default(),
+            keeper,
             ..Cells::default()
         };
         for cell in &placement.cells {
@@ -226,10 +236,11 @@ impl Threads {
             handles,
             io,
             crypto,
-            ledger: handle,
+            ledger: ledger_handle,
+            keeper: keeper_handle,
         } = cells;
-        // The other threads have their own by now; the ledger ends with the last of them.
-        drop(handle);
+        // The other threads have their own by now; ledger and keeper end with the last of them.
+        drop((ledger_handle, keeper_handle));
         let ledger = ledger.map(|opened| opened.start(Arc::clone(state), completions));
         let draining = Draining::new();
         let accepting = acceptor::run(listener, handles, Arc::clone(state), draining.clone());
@@ -241,6 +252,7 @@ impl Threads {
             crypto,
             dispatchers,
             ledger: ledger.transpose()?,
+            keeper: keeper_thread,
             meters: meters::start(state)?,
         })
     }
@@ -254,6 +266,7 @@ struct Cells {
     io: Vec<JoinHandle<()>>,
     crypto: Vec<JoinHandle<()>>,
     ledger: Ledger,
+    keeper: Keeper,
 }
 
 impl Cells {
@@ -285,6 +298,7 @@ impl Cells {
                 state: Arc::clone(state),
                 dispatcher: Arc::clone(&dispatcher),
                 ledger: self.ledger.clone(),
+                keeper: self.keeper.clone(),
                 completions: Arc::clone(ring),
                 load: Arc::new(AtomicUsize::new(0)),
             };

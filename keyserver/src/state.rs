@@ -81,10 +81,12 @@ impl ServerState {
         let stops = Switchboard::open(config.admin.state.as_deref()).map_err(LoadError::State)?;
         let tokens = Tokens::new(&config.pkcs11);
         let meters = Meters::open(config.admin.state.as_deref()).map_err(LoadError::State)?;
+        let credentials =
+            Outstanding::open(config.admin.state.as_deref()).map_err(LoadError::State)?;
+        let credentials = Arc::new(credentials);
         let mut snapshot = Snapshot::load(config, &tokens, None)?;
         prover.prove(&snapshot, None)?;
         (meters.attach(&mut snapshot.policy)).map_err(LoadError::State)?;
-        let credentials = Arc::default();
         let ledger = Arc::<LedgerHealth>::default();
         let metrics = Metrics::new(
             Arc::clone(&engine),

@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use keyserver_client::{
     CredentialKey, DelegatedCredential, Error, ErrorCode, KeyId, SignatureScheme, TlsIdentity,
@@ -28,6 +29,7 @@ const KINDS: [(KeyKind, SignatureScheme); 4] = [
 /// A server whose keys have certificates beside them that may delegate; `edge-1` may ask, `edge-2` may not.
 struct World {
     fixture: Fixture,
+    config: ServerConfig,
     server: KeyServer,
 }
 
@@ -49,7 +51,17 @@ impl World {
             ..ServerConfig::default()
         };
         let server = KeyServer::start(&fixture, &config);
-        Self { fixture, server }
+        Self {
+            fixture,
+            config,
+            server,
+        }
+    }
+
+    fn restart(&mut self, signal: Signal) {
+        self.server.signal(signal);
+        self.server.wait();
+        self.server = KeyServer::start(&self.fixture, &self.config);
     }
 
     fn client(&self, name: &str) -> blocking::Client {
@@ -261,4 +273,44 @@ fn credentials_are_counted_and_stopped() {
     assert_eq!(issued, Some(2.0));
     let issued = world.server.log().matching("delegated credential issued");
     assert_eq!(issued.len(), 2, "{}", world.server.log());
+}
+
+/// The quota is not begun anew by whoever can have the server killed, and what is about is shown.
+#[test]
+fn credentials_count_after_a_kill() {
+    let mut world = World::new(&[KeyKind::P256], "[limits]\nlive_credentials = 2\n");
+    world.delegate(HOUR / 2).unwrap();
+    // At once: whatever was not done before the answer, is not done.
+    world.restart(Signal::SIGKILL);
+    world.delegate(HOUR).unwrap();
+    world.restart(Signal::SIGKILL);
+    refused(world.delegate(HOUR), ErrorCode::Denied);
+    let status = world.ksctl(&["status"]);
+    assert!(
+        status.contains("the last of 2 delegated credentials ends in"),
+        "{status}"
+    );
+    world.restart(Signal::SIGTERM);
+    refused(world.delegate(HOUR), ErrorCode::Denied);
+}
+
+/// What cannot be written down is not released and takes no place; with the disk back it goes on.
+#[test]
+fn a_credential_that_cannot_be_written_down_is_not_released() {
+    let world = World::new(&[KeyKind::P256], "[limits]\nlive_credentials = 1\n");
+    let obstacle = world.fixture.path("state/credentials.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    for _ in 0..3 {
+        refused(world.delegate(HOUR), ErrorCode::Internal);
+    }
+    let alarms = world.server.log().matching("credentials_unwritable");
+    assert_eq!(alarms.len(), 1, "{}", world.server.log());
+    std::fs::remove_dir(&obstacle).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = world.delegate(HOUR) {
+        let found = matches!(error, Error::Refused(ErrorCode::Internal));
+        assert!(found && Instant::now() < deadline, "{error}");
+        thread::sleep(Duration::from_millis(50));
+    }
+    refused(world.delegate(HOUR), ErrorCode::Denied);
 }

@@ -10,11 +10,17 @@
 //! | `certificate` | which certificates may delegate |
 //! | `request` | what is checked before one is signed |
 //! | `outstanding` | the credentials that are about |
+//! | `file` | the same on disk |
+//! | `keeper` | the thread that writes them down before they are released |
 
 pub mod certificate;
+mod file;
+mod keeper;
 pub mod outstanding;
 mod request;
 
 pub use certificate::{Certificates, Delegator};
+pub(crate) use keeper::Keeper;
+pub(crate) use keeper::start as start_keeper;
 pub use outstanding::{Outstanding, Reservation};
 pub(crate) use request::{Ask, prepare};

@@ -1,12 +1,19 @@
 //! The credentials that are about, and who has them.
 //!
 //! Nothing recalls a credential: it ends when its time is over. So each client has a quota for each key, and
-//! the server can say when the last credential of a key ends. A reload changes nothing of it.
+//! the server can say when the last credential of a key ends. A reload changes nothing of it, and neither does a
+//! restart: what is about is on disk before the last of it is released, see [`super::keeper`].
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use keyless_protocol::Ski;
+
+use super::file;
+use crate::handshake::Fault;
+use crate::limits::LIVE_CREDENTIALS_IN_ALL;
+use crate::statefile::StateError;
 
 /// Who has a credential, and of which key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,10 +33,12 @@ pub struct Extent {
     pub until: u64,
 }
 
-/// Ends of credentials, seconds since 1970, by account. Bounded: an account has no more than its quota, and there are no more
-/// accounts than pairs of a client and a key.
+/// Ends of credentials, seconds since 1970, by account. Bounded: an account has no more than its quota, and all together
+/// [`LIVE_CREDENTIALS_IN_ALL`].
 #[derive(Debug, Default)]
 pub struct Outstanding {
+    /// Where they are written down; nowhere without a state directory.
+    file: Option<PathBuf>,
     ends: Mutex<HashMap<Account, Vec<u64>>>,
 }
 
@@ -43,24 +52,66 @@ pub struct Reservation {
 }
 
 impl Outstanding {
-    /// A place for a credential of `account` that ends at `end`; nothing when `quota` of its credentials are live at
+    /// Those that are about by what is in the state directory, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]: the file is there and cannot be used.
+    pub fn open(directory: Option<&Path>) -> Result<Self, StateError> {
+        let file = directory.map(file::path);
+        let ends = file.as_deref().map(file::read).transpose()?;
+        Ok(Self {
+            file,
+            ends: Mutex::new(ends.unwrap_or_default()),
+        })
+    }
+
+    /// Whether they are written down.
+    pub(super) const fn is_kept(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Writes down what is about, reservations included: what is never kept costs a place after a crash, and no
+    /// crash gives one back. To be called by one thread.
+    pub(super) fn write(&self) -> Result<(), StateError> {
+        let Some(path) = &self.file else {
+            return Ok(());
+        };
+        // A copy, so that nobody waits for the disk with the lock.
+        let ends = self.lock().clone();
+        file::write(path, &ends)
+    }
+
+    /// A place for a credential of `account` that ends at `end`, if fewer than `quota` of its credentials are live at
     /// `now`.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`]: there are as many as there may be.
     pub(super) fn reserve(
         self: &Arc<Self>,
         account: Account,
         end: u64,
         now: u64,
         quota: usize,
-    ) -> Option<Reservation> {
+    ) -> Result<Reservation, Fault> {
         let mut all = self.lock();
+        if all.values().map(Vec::len).sum::<usize>() >= LIVE_CREDENTIALS_IN_ALL {
+            prune(&mut all, now);
+        }
+        if all.values().map(Vec::len).sum::<usize>() >= LIVE_CREDENTIALS_IN_ALL {
+            return Err(Fault("the server has no room for another live credential"));
+        }
         let ends = all.entry(account.clone()).or_default();
         ends.retain(|end| *end > now);
         if ends.len() >= quota {
-            return None;
+            return Err(Fault(
+                "the client has as many live credentials for this key as it may have",
+            ));
         }
         ends.push(end);
         drop(all);
-        Some(Reservation {
+        Ok(Reservation {
             outstanding: Arc::clone(self),
             account,
             end,
@@ -73,17 +124,14 @@ impl Outstanding {
     pub fn by_key(&self, now: u64) -> HashMap<Ski, Extent> {
         let mut all = self.lock();
         let mut extents: HashMap<Ski, Extent> = HashMap::new();
-        all.retain(|account, ends| {
-            ends.retain(|end| *end > now);
-            if let Some(last) = ends.iter().max() {
-                let extent = extents
-                    .entry(account.ski)
-                    .or_insert(Extent { count: 0, until: 0 });
-                extent.count += ends.len();
-                extent.until = extent.until.max(*last);
-            }
-            !ends.is_empty()
-        });
+        prune(&mut all, now);
+        for (account, ends) in all.iter() {
+            let extent = extents
+                .entry(account.ski)
+                .or_insert(Extent { count: 0, until: 0 });
+            extent.count += ends.len();
+            extent.until = ends.iter().copied().fold(extent.until, u64::max);
+        }
         extents
     }
 
@@ -96,6 +144,14 @@ impl Outstanding {
     fn lock(&self) -> MutexGuard<'_, HashMap<Account, Vec<u64>>> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Forgets those that have ended.
+fn prune(all: &mut HashMap<Account, Vec<u64>>, now: u64) {
+    all.retain(|_, ends| {
+        ends.retain(|end| *end > now);
+        !ends.is_empty()
+    });
 }
 
 impl Reservation {
@@ -152,7 +208,7 @@ mod tests {
         for end in [110, 120] {
             all.reserve(account("a", 1), end, 100, 2).unwrap().keep();
         }
-        assert!(all.reserve(account("a", 1), 130, 100, 2).is_none());
+        all.reserve(account("a", 1), 130, 100, 2).unwrap_err();
         // Another key and another client have their own.
         all.reserve(account("a", 2), 130, 100, 2).unwrap().keep();
         all.reserve(account("b", 1), 140, 100, 2).unwrap().keep();
@@ -164,7 +220,7 @@ mod tests {
             }
         );
         assert_eq!(all.count(100), 4);
-        assert!(all.reserve(account("a", 1), 130, 109, 2).is_none());
+        all.reserve(account("a", 1), 130, 109, 2).unwrap_err();
         all.reserve(account("a", 1), 130, 110, 2).unwrap().keep();
         assert_eq!(
             all.by_key(139)[&[1; 20]],
@@ -178,10 +234,41 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_counts_after_a_crash() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Outstanding::open(Some(directory.path()));
+        let all = Arc::new(open().unwrap());
+        let mut first = all.reserve(account("a", 1), 110, 100, 2).unwrap();
+        all.write().unwrap();
+        first.keep();
+        // One that nobody has written down was not released either.
+        all.reserve(account("b", 2), 120, 100, 2).unwrap().keep();
+        let after = Arc::new(open().unwrap());
+        assert_eq!(after.count(100), 1);
+        after.reserve(account("a", 1), 120, 100, 1).unwrap_err();
+        after.reserve(account("a", 1), 120, 110, 1).unwrap();
+
+        let file = directory.path().join("credentials");
+        let whole = std::fs::read(&file).unwrap();
+        for length in 0..whole.len() {
+            std::fs::write(&file, &whole[..length]).unwrap();
+            assert!(open().is_err(), "{length} bytes of it");
+        }
+    }
+
+    #[test]
+    fn all_together_are_bounded_and_time_makes_room() {
+        let all = Arc::new(Outstanding::default());
+        (all.lock()).insert(account("many", 1), vec![110; LIVE_CREDENTIALS_IN_ALL]);
+        all.reserve(account("a", 2), 120, 100, 1).unwrap_err();
+        all.reserve(account("a", 2), 120, 110, 1).unwrap();
+    }
+
+    #[test]
     fn a_credential_that_was_not_signed_gives_its_place_back() {
         let all = Arc::new(Outstanding::default());
         let first = all.reserve(account("a", 1), 110, 100, 1).unwrap();
-        assert!(all.reserve(account("a", 1), 110, 100, 1).is_none());
+        all.reserve(account("a", 1), 110, 100, 1).unwrap_err();
         drop(first);
         assert_eq!(all.count(100), 0);
         all.reserve(account("a", 1), 110, 100, 1).unwrap().keep();

@@ -125,11 +125,7 @@ pub(crate) fn prepare(
         ski,
     };
     let quota = snapshot.config.limits.live_credentials;
-    let reservation = outstanding
-        .reserve(account, end, ask.now, quota)
-        .ok_or(Fault(
-            "the client has as many live credentials for this key as it may have",
-        ))?;
+    let reservation = outstanding.reserve(account, end, ask.now, quota)?;
     Ok(Issue {
         scheme,
         message: [&[b' '; 64][..], CONTEXT, &delegator.certificate, &head].concat(),

@@ -30,6 +30,8 @@ pub(crate) enum Outcome {
     Replayed,
     /// The ledger of ciphertexts cannot be written, or there is none: nothing is opened.
     NoLedger,
+    /// The credential that it signed cannot be written down: it is not released.
+    Unwritten,
     /// An operator stopped its key, its client or the server while it waited.
     Stopped(Stopped),
 }
@@ -63,7 +65,7 @@ pub(crate) struct Job {
     pub(crate) exchange: Option<KeyExchange>,
     /// The delegated credential that its result completes.
     pub(crate) credential: Option<Box<Pending>>,
-    /// Whether the ledger has decided about it.
+    /// Whether the ledger has decided about it, or its credential is written down.
     pub(crate) is_recorded: bool,
     /// The queue it waits in.
     pub(crate) class: Class,
@@ -121,6 +123,11 @@ impl Job {
     /// Whether it has opened a ciphertext about which the ledger has yet to decide.
     pub(crate) fn awaits_ledger(&self) -> bool {
         self.exchange.is_some() && !self.is_recorded && self.outcome == Outcome::Done
+    }
+
+    /// Whether it has signed a credential that is yet to be written down.
+    pub(crate) fn awaits_keeper(&self) -> bool {
+        self.credential.is_some() && !self.is_recorded && self.outcome == Outcome::Done
     }
 
     /// Wipes what the job carried. Only the used part of a buffer can hold anything: the rest was

@@ -41,6 +41,7 @@ use self::table::Table;
 pub(crate) use self::thread::{Backend, ShardHandle, choose_backend, spawn};
 use crate::admin::metrics::Metrics;
 use crate::config;
+use crate::delegation::Keeper;
 use crate::dispatch::{CompletionRing, Dispatcher, Job, JobPool};
 use crate::door::Ticket;
 use crate::ledger::Ledger;
@@ -78,6 +79,8 @@ pub(crate) struct ShardContext {
     pub(crate) dispatcher: Arc<Dispatcher>,
     /// What opens a ciphertext goes there first.
     pub(crate) ledger: Ledger,
+    /// What has signed a credential goes there first.
+    pub(crate) keeper: Keeper,
     /// From them.
     pub(crate) completions: Arc<CompletionRing>,
     /// Connections handed to this thread and not ended yet, for the acceptor's choice.

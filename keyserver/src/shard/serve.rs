@@ -239,8 +239,8 @@ impl<S: Stream> Shard<S> {
         }
     }
 
-    /// Answers a finished job and keeps its box for the next. A ciphertext that a token has opened is recorded
-    /// first, and comes here again; crypto threads have theirs recorded themselves.
+    /// Answers a finished job and keeps its box for the next. A credential, or a ciphertext that a token has opened,
+    /// is recorded first, and comes here again; crypto threads have their ciphertexts recorded themselves.
     pub(super) fn deliver(&self, job: Box<Job>) {
         let Some(mut job) = self.record(job) else {
             return;
@@ -251,15 +251,21 @@ impl<S: Stream> Shard<S> {
         self.pool.borrow_mut().release(job);
     }
 
-    /// Sends an opened ciphertext that would now be answered to the ledger; gives any other job back.
+    /// Sends on what has to be on disk before it is answered: an opened ciphertext to the ledger, a credential to
+    /// its keeper. Gives any other job back.
     fn record(&self, job: Box<Job>) -> Option<Box<Job>> {
-        let is_due = job.awaits_ledger()
+        let is_due = (job.awaits_ledger() || job.awaits_keeper())
             && self.stopped(&job).is_none()
             && self.connections.borrow().find(job.connection).is_some();
-        if is_due {
-            return self.context.ledger.submit(job).err();
+        if !is_due {
+            return Some(job);
         }
-        Some(job)
+        let sent = if job.awaits_ledger() {
+            self.context.ledger.submit(job)
+        } else {
+            self.context.keeper.submit(job)
+        };
+        sent.err()
     }
 
     /// Whether the result of a job must not leave any more, because it was stopped while it was computed.
@@ -307,6 +313,10 @@ impl<S: Stream> Shard<S> {
             }
             Outcome::NoLedger => {
                 self.metrics().rejected("no-ledger");
+                (failure(id, ErrorCode::Internal, job.extended), "internal")
+            }
+            Outcome::Unwritten => {
+                self.metrics().rejected("no-state");
                 (failure(id, ErrorCode::Internal, job.extended), "internal")
             }
         };

@@ -1,0 +1,80 @@
+//! The file of live credentials, see [`crate::statefile`].
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use keyless_protocol::info::{ski_from_hex, ski_to_hex};
+use serde::{Deserialize, Serialize};
+
+use super::outstanding::Account;
+use crate::statefile::{self, StateError};
+
+/// The file's name in the state directory.
+const NAME: &str = "credentials";
+
+const VERSION: u32 = 1;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    v: u32,
+    credentials: Vec<Record>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    client: String,
+    /// SKI in hexadecimal.
+    key: String,
+    /// Seconds since 1970.
+    ends: Vec<u64>,
+}
+
+/// The file of a state directory.
+pub(super) fn path(directory: &Path) -> PathBuf {
+    directory.join(NAME)
+}
+
+/// Reads the file; without one no credential is about.
+pub(super) fn read(path: &Path) -> Result<HashMap<Account, Vec<u64>>, StateError> {
+    let unusable = |why: String| StateError {
+        what: format!(
+            "{}: {why}; it says which delegated credentials are about, so the server does not start without it: restore \
+             it from a backup, or, if the clients may begin their quota anew, remove it",
+            path.display()
+        ),
+    };
+    let Some(json) = statefile::read(path).map_err(unusable)? else {
+        return Ok(HashMap::new());
+    };
+    let document: Document = serde_json::from_str(&json)
+        .map_err(|error| unusable(format!("it is not understood: {error}")))?;
+    if document.v != VERSION {
+        return Err(unusable(format!("it is of version {}", document.v)));
+    }
+    let account = |Record { client, key, ends }| {
+        let ski = ski_from_hex(&key)?;
+        Some((Account { client, ski }, ends))
+    };
+    (document.credentials.into_iter())
+        .map(account)
+        .collect::<Option<_>>()
+        .ok_or_else(|| unusable("it is damaged".to_owned()))
+}
+
+/// Puts what is about on disk.
+pub(super) fn write(path: &Path, ends: &HashMap<Account, Vec<u64>>) -> Result<(), StateError> {
+    let record = |(account, ends): (&Account, &Vec<u64>)| Record {
+        client: account.client.clone(),
+        key: ski_to_hex(&account.ski),
+        ends: ends.clone(),
+    };
+    let document = Document {
+        v: VERSION,
+        credentials: ends.iter().map(record).collect(),
+    };
+    statefile::write(path, &document).map_err(|error| StateError {
+        what: format!("{}: {error}", path.display()),
+    })
+}
