@@ -80,6 +80,14 @@ pub const STRICT_TIMES: u32 = 200;
 /// Refusing for overload may take this part of an I/O thread's time: one 64th.
 pub const REFUSING_SHARE: u32 = 64;
 
+/// Work that a connection may do in one turn on its I/O thread, in steps of 0.6 us: a third of a millisecond.
+/// Twice what a full pipeline of ordinary requests takes, so that those are always served in one.
+pub const TURN_STEPS: u32 = 512;
+
+/// Connections whose turns were longer than that get one further turn in this time, together: a third of
+/// the thread's time at most. Timers have this resolution.
+pub const TURN_PAUSE: Duration = Duration::from_millis(1);
+
 /// The longest that a connection is not read from because it was refused for overload. Well below
 /// the time that clients wait.
 pub const REFUSED_PAUSE_MAX: Duration = Duration::from_millis(500);

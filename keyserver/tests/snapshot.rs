@@ -186,7 +186,7 @@ fn the_key_list_shows_what_the_client_can_use_and_nothing_else() {
     site.configure(&MINIMAL.replace(r#"["*"]"#, r#"["shop"]"#));
     let snapshot = snapshot(&site);
     let id = client(&site, &snapshot, "edge-1");
-    let list = policy::key_list(&snapshot, id, 0, 65_528);
+    let list = policy::key_list(&snapshot, id, 0, 65_528).list;
     let [entry] = list.keys.as_slice() else {
         panic!("{list:?}")
     };
@@ -201,7 +201,12 @@ fn the_key_list_shows_what_the_client_can_use_and_nothing_else() {
     let (key, _) = snapshot.key_at(1).unwrap();
     assert_eq!(entry.ski, ski_to_hex(&key.ski()));
     assert_eq!(list.next, None);
-    assert!(policy::key_list(&snapshot, None, 0, 65_528).keys.is_empty());
+    assert!(
+        policy::key_list(&snapshot, None, 0, 65_528)
+            .list
+            .keys
+            .is_empty()
+    );
 }
 
 #[test]
@@ -215,7 +220,7 @@ fn a_long_key_list_comes_in_pages_that_fit_a_frame() {
     let mut labels = Vec::new();
     let (mut first, mut pages) = (0, 0);
     loop {
-        let page = policy::key_list(&snapshot, id, first, 4096);
+        let page = policy::key_list(&snapshot, id, first, 4096).list;
         assert!(serde_json::to_vec(&page).unwrap().len() <= 4096);
         labels.extend(page.keys.iter().map(|key| key.label.clone()));
         pages += 1;
@@ -230,6 +235,7 @@ fn a_long_key_list_comes_in_pages_that_fit_a_frame() {
     assert!(pages > 2, "{pages}");
     assert!(
         policy::key_list(&snapshot, id, u32::MAX, 4096)
+            .list
             .keys
             .is_empty()
     );

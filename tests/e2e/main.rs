@@ -22,6 +22,7 @@
 //! | [`stopping`] | a key that was disabled signs no more, under load and after SIGKILL; others lose nothing |
 //! | [`tls_edge`] | `openssl s_client` and curl accept a TLS server whose key is in the key server |
 //! | [`tokens`] | keys in a token are served, reloaded and checked like others, and their PIN is seen nowhere |
+//! | [`turns`] | one client that pipelines what is dear keeps nobody else waiting, and gets all its answers |
 //! | [`uring_rules`] | the faults of tokio-uring that the server works around stay worked around |
 #![expect(
     clippy::unwrap_used,
@@ -55,6 +56,7 @@ mod stopping;
 mod strangers;
 mod tls_edge;
 mod tokens;
+mod turns;
 mod uring_rules;
 mod verify;
 

@@ -50,9 +50,21 @@ impl Wire {
 
     /// Sends a request and gives the whole frame of the answer.
     pub fn exchange(&mut self, request: &Request<'_>) -> &[u8] {
+        self.send(std::slice::from_ref(request));
+        self.receive()
+    }
+
+    /// Sends requests in one go.
+    pub fn send(&mut self, requests: &[Request<'_>]) {
         self.frame.clear();
-        request.encode(&mut self.frame).expect("a frame");
-        self.tls.write_all(&self.frame).expect("it is sent");
+        for request in requests {
+            request.encode(&mut self.frame).expect("a frame");
+        }
+        self.tls.write_all(&self.frame).expect("they are sent");
+    }
+
+    /// The whole frame of the next answer.
+    pub fn receive(&mut self) -> &[u8] {
         self.frame.resize(HEADER_LEN, 0);
         self.tls.read_exact(&mut self.frame).expect("a header");
         let length = usize::from(u16::from_be_bytes([self.frame[2], self.frame[3]]));

@@ -44,7 +44,7 @@ pub use ask::{Ask, Facts, Handshake, Peer};
 pub use conditions::{Conditions, ServerName};
 pub use grant::CompiledGrant;
 pub use identity::PeerIdentity;
-pub use listing::key_list;
+pub use listing::{Page, key_list};
 pub use lookup::KeyName;
 pub use meter::{Count, Limits, Meter, Rate};
 pub use prefix::Prefix;

@@ -30,6 +30,7 @@ use super::Shard;
 use super::signal::Signal;
 use super::stream::Stream;
 use super::table::ConnectionId;
+use super::turn::{Steps, Turn};
 use crate::door::Ticket;
 use crate::framing::{FrameBuffer, Front};
 use crate::policy::{ClientId, PeerIdentity};
@@ -67,8 +68,9 @@ pub(crate) struct Connection<S> {
     /// Sweeps since the last byte came.
     quiet_sweeps: Cell<u8>,
     in_flight: Cell<usize>,
-    /// Requests refused for overload since the last read.
+    /// Requests refused for overload since the last pause, and as many for what else was done for nothing.
     refused: Cell<u32>,
+    turn: Turn,
     phase: Cell<Phase>,
     identity: OnceCell<PeerIdentity>,
     client: Cell<Option<ClientId>>,
@@ -109,6 +111,7 @@ impl<S: Stream> Connection<S> {
             quiet_sweeps: Cell::new(0),
             in_flight: Cell::new(0),
             refused: Cell::new(0),
+            turn: Turn::default(),
             phase: Cell::new(Phase::Handshaking),
             identity: OnceCell::new(),
             client: Cell::new(None),
@@ -135,7 +138,10 @@ impl<S: Stream> Connection<S> {
         let mut reads = 0;
         loop {
             self.take_frames(shard);
-            self.pause_if_refused(shard).await;
+            if self.pause(shard).await {
+                // Meanwhile there may have come to be room for what is left.
+                continue;
+            }
             if self.is_blocked(shard) {
                 self.may_read.wait().await;
                 continue;
@@ -204,14 +210,28 @@ impl<S: Stream> Connection<S> {
         self.kill();
     }
 
-    /// Leaves what comes next where it is for a while, when requests were refused for overload.
-    async fn pause_if_refused(&self, shard: &Shard<S>) {
-        let refused = self.refused.take();
-        if refused == 0 {
-            return;
+    /// Leaves what comes next where it is for a while, when requests were refused for overload or the turn was
+    /// too long. Whether it did.
+    async fn pause(&self, shard: &Shard<S>) -> bool {
+        if self.phase.get() != Phase::Open {
+            return false;
         }
-        let mut over = pin!(tokio::time::sleep(shard.pace().after(refused)));
-        let _paused = shard.pace().pause();
+        let refused = self.refused.take();
+        if refused > 0 {
+            let pause = shard.pace().after(refused);
+            let _paused = shard.pace().pause();
+            self.wait_while_open(tokio::time::sleep(pause)).await;
+        } else if self.turn.is_over() {
+            self.wait_while_open(shard.long_turns().another()).await;
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Waits for `over`, and no longer than until the connection is to end.
+    async fn wait_while_open(&self, over: impl Future<Output = ()>) {
+        let mut over = pin!(over);
         while self.phase.get() == Phase::Open {
             tokio::select! {
                 () = &mut over => return,
@@ -332,7 +352,7 @@ impl<S: Stream> Connection<S> {
         self.end_handshake(shard);
     }
 
-    /// Serves the whole frames that are there, as long as the caps allow.
+    /// Serves the whole frames that are there, as long as the caps and the turn allow.
     fn take_frames(&self, shard: &Shard<S>) {
         if self.phase.get() != Phase::Open {
             return;
@@ -342,7 +362,8 @@ impl<S: Stream> Connection<S> {
         self.follow_policy(&snapshot);
         let mut frames = self.frames.borrow_mut();
         let mut now = None;
-        while self.phase.get() == Phase::Open && self.has_room(shard) {
+        self.turn.begin();
+        while self.phase.get() == Phase::Open && self.has_room(shard) && !self.turn.is_over() {
             match frames.front() {
                 Front::Incomplete => break,
                 Front::WrongVersion { id } => {
@@ -351,6 +372,7 @@ impl<S: Stream> Connection<S> {
                 }
                 Front::Frame(frame, len) => {
                     let now = *now.get_or_insert_with(clock::now);
+                    self.turn.spend(1);
                     shard.serve_frame(self, &snapshot, frame, now);
                     frames.consume(len);
                 }
@@ -393,6 +415,18 @@ impl<S: Stream> Connection<S> {
     /// Counts a request that was refused because there is too much work.
     pub(crate) fn refused(&self) {
         self.refused.set(self.refused.get().saturating_add(1));
+    }
+
+    /// Counts work of this turn beyond that of any frame.
+    pub(crate) fn worked(&self, steps: Steps) {
+        self.turn.spend(steps);
+    }
+
+    /// Counts work that was for nothing as if as many requests had been refused: who has it done again and again
+    /// is read from less often.
+    pub(crate) fn worked_in_vain(&self, steps: Steps) {
+        self.turn.spend(steps);
+        self.refused.set(self.refused.get().saturating_add(steps));
     }
 
     /// What ties a proof to this connection, where its TLS version has such a thing.

@@ -1,7 +1,7 @@
 //! Delegated credentials on their way: checked here, signed by a crypto thread like anything else, completed here.
 //!
-//! Checking a proof takes about as long as a turn of the TLS handshake. It is done for clients that hold the right, once an hour
-//! for each of their keys, so it stays on this thread.
+//! Checking a proof takes up to 200 us. Clients that hold the right need it once an hour for each of their keys, so it stays on
+//! this thread; who has more of them checked has turns of its own for that, and pauses for those that fail.
 
 use std::time::{Instant, UNIX_EPOCH};
 
@@ -11,6 +11,7 @@ use keyless_protocol::{ErrorCode, Request};
 use super::Shard;
 use super::conn::Connection;
 use super::stream::Stream;
+use super::turn;
 use crate::clock;
 use crate::delegation::{Ask, prepare};
 use crate::dispatch::{Job, Pending, signing_of};
@@ -39,8 +40,12 @@ impl<S: Stream> Shard<S> {
             now: unix_now(),
         };
         let issue = match prepare(&admitted, &self.context.state.credentials, &ask) {
-            Ok(issue) => issue,
+            Ok(issue) => {
+                connection.worked(turn::PROOF);
+                issue
+            }
             Err(fault) => {
+                connection.worked_in_vain(turn::PROOF);
                 let refusal = RefusalReason::Credential(fault).refusal();
                 let snapshot = admitted.snapshot();
                 self.refuse(connection, snapshot, request, refusal, now);

@@ -18,6 +18,7 @@ mod stream;
 mod table;
 mod thread;
 mod tickets;
+mod turn;
 #[cfg(feature = "uring")]
 mod uring;
 
@@ -39,6 +40,7 @@ use self::stream::Stream;
 pub use self::table::ConnectionId;
 use self::table::Table;
 pub(crate) use self::thread::{Backend, ShardHandle, choose_backend, spawn};
+use self::turn::LongTurns;
 use crate::admin::metrics::Metrics;
 use crate::config;
 use crate::delegation::Keeper;
@@ -98,6 +100,7 @@ pub(crate) struct Shard<S> {
     buffers: Buffers,
     refusals: RefusalLog,
     pace: Pace,
+    long_turns: LongTurns,
     handshakes: Handshakes,
     draining: Cell<bool>,
     /// Past this, connections that are left are cut.
@@ -117,6 +120,7 @@ impl<S: Stream> Shard<S> {
             buffers: Buffers::default(),
             refusals: RefusalLog::default(),
             pace: Pace::default(),
+            long_turns: LongTurns::default(),
             handshakes: Handshakes::new(handshakes),
             draining: Cell::new(false),
             cut_at: Cell::new(None),
@@ -298,6 +302,10 @@ impl<S: Stream> Shard<S> {
 
     fn pace(&self) -> &Pace {
         &self.pace
+    }
+
+    fn long_turns(&self) -> &LongTurns {
+        &self.long_turns
     }
 
     fn limits(&self) -> &config::Limits {

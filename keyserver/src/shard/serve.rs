@@ -10,6 +10,7 @@ use keyless_protocol::{ErrorCode, Frame, MAX_PAYLOAD, Opcode, Reply, Request};
 use super::Shard;
 use super::conn::Connection;
 use super::stream::Stream;
+use super::turn;
 use crate::admin::metrics::Stage;
 use crate::clock;
 use crate::dispatch::scheduler::Overload;
@@ -50,19 +51,13 @@ impl<S: Stream> Shard<S> {
                 self.metrics().request(Opcode::Ping, None, "ok");
             }
             Opcode::ServerInfo => {
+                connection.worked(turn::SERVER_INFO);
                 let document =
                     info::server_info(&self.context.state, snapshot, connection.client());
                 self.answer(connection, &request, document.as_deref());
             }
             Opcode::KeyList => {
-                let document = KeyListRequest::decode(request.payload)
-                    .ok()
-                    .and_then(|wanted| {
-                        let room = MAX_PAYLOAD;
-                        policy::key_list(snapshot, connection.client(), wanted.first, room)
-                            .encode()
-                            .ok()
-                    });
+                let document = key_list(connection, snapshot, request.payload);
                 self.answer(connection, &request, document.as_deref());
             }
             Opcode::Seal | Opcode::Unseal | Opcode::TicketKeys if snapshot.tickets.is_none() => {
@@ -347,6 +342,20 @@ impl<S: Stream> Shard<S> {
     pub(super) fn fail(&self, connection: &Connection<S>, request: &Request<'_>, code: ErrorCode) {
         connection.reply(&failure(request.id, code, request.extended));
     }
+}
+
+/// A page of the key list, if it was asked for in the right form.
+fn key_list<S: Stream>(
+    connection: &Connection<S>,
+    snapshot: &Snapshot,
+    payload: &[u8],
+) -> Option<Vec<u8>> {
+    let wanted = KeyListRequest::decode(payload).ok()?;
+    let page = policy::key_list(snapshot, connection.client(), wanted.first, MAX_PAYLOAD);
+    let listed = u32::try_from(page.list.keys.len()).unwrap_or(u32::MAX);
+    connection.worked(turn::LISTED_KEY.saturating_mul(listed));
+    connection.worked_in_vain(turn::looking_at(page.passed_over));
+    page.list.encode().ok()
 }
 
 /// An error reply in the words the client understands.

@@ -7,6 +7,7 @@ use super::Shard;
 use super::conn::Connection;
 use super::credentials::unix_now;
 use super::stream::Stream;
+use super::turn;
 use crate::policy::Admitted;
 use crate::tickets::{self, SealError};
 
@@ -29,6 +30,7 @@ impl<S: Stream> Shard<S> {
         request: &Request<'_>,
         admitted: &Admitted,
     ) {
+        connection.worked(turn::TICKETS);
         match self.ticket_answer(request, admitted) {
             Ok(answer) => {
                 connection.reply(&Reply::success(request.id, &answer));
