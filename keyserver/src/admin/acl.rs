@@ -144,6 +144,7 @@ pub fn explain(
         key: position,
         right,
         facts: None,
+        lifetime: None,
         address: source(question)?.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         now: clock::now(),
         at,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use accel::{Key, KeyIndex};
-use keyless_protocol::{ErrorCode, Opcode, Request, SignatureScheme};
+use keyless_protocol::{ErrorCode, Opcode, Request, SignatureScheme, delegation};
 
 use super::ask::{Ask, Facts, Peer};
 use super::meter::Count;
@@ -229,6 +229,7 @@ pub fn admit(
         key: found.as_ref().map_or(NO_KEY, |(index, _)| index.0),
         right,
         facts: read.map(Facts::from),
+        lifetime: lifetime(request),
         address: peer.address,
         now,
         at: None,
@@ -250,13 +251,14 @@ pub fn admit(
         (Ok(_), _) => Ok(None),
         (Err(fault), _) => Err(*fault),
     };
-    // What is refused anyway counts against no limit.
+    // What is refused here anyway counts against no limit. What is refused later does: a stop, a queue without
+    // room, a replay and a false proof have each taken a use that was allowed.
     let count = if found.is_some() && signs.is_ok() {
         Count::Use
     } else {
         Count::Nothing
     };
-    let decision = ask.map(|ask| (ask, policy.decide(&ask, count)));
+    let decision = ask.map(|ask| (ask.client, policy.grant_for(&ask, count)));
     let Some((key_index, key)) = found else {
         let unnamed = request.ski.is_none() && request.digest.is_none();
         return Err(if unnamed {
@@ -265,22 +267,32 @@ pub fn admit(
             RefusalReason::UnknownKey.refusal()
         });
     };
-    let (ask, decision) = decision.ok_or(RefusalReason::UnknownClient.refusal())?;
+    let (client, decision) = decision.ok_or(RefusalReason::UnknownClient.refusal())?;
     let signs = signs.map_err(|fault| RefusalReason::NotTls(fault).refusal())?;
-    decision.map_err(|unmet| RefusalReason::NoRight(right, unmet).refusal())?;
+    let grant = decision.map_err(|unmet| RefusalReason::NoRight(right, unmet).refusal())?;
     Ok(Admitted {
         snapshot: Arc::clone(snapshot),
         key: Arc::clone(key),
         key_index,
-        client: ask.client,
+        client,
         opcode: request.opcode,
         right,
         signs,
         max_credential_lifetime: match right {
-            Right::Delegate => policy.max_credential_lifetime(&ask),
+            Right::Delegate => grant.credential_lifetime(),
             _ => Duration::ZERO,
         },
     })
+}
+
+/// How long a delegated credential is asked for; nothing where the request leaves that to the server, asks for
+/// something else, or cannot be read, which is said later.
+fn lifetime(request: &Request<'_>) -> Option<Duration> {
+    if request.opcode != Opcode::DelegateCredential {
+        return None;
+    }
+    let seconds = delegation::Request::decode(request.payload).ok()?.lifetime;
+    (seconds > 0).then(|| Duration::from_secs(seconds.into()))
 }
 
 /// Whether an answer to the stock operation would be a raw one. Both are looked up, so that neither

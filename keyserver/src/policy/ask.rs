@@ -1,7 +1,7 @@
 //! What is asked of the policy: who, which key, what for, and under which circumstances.
 
 use std::net::IpAddr;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use keyless_protocol::SignatureScheme;
 
@@ -30,6 +30,8 @@ pub struct Ask<'a> {
     pub right: Right,
     /// What is to be signed, where the operation sees it.
     pub facts: Option<Facts<'a>>,
+    /// How long a delegated credential shall be good for, where the request says so.
+    pub lifetime: Option<Duration>,
     /// Where the client is connected from.
     pub address: IpAddr,
     /// Monotonic time, for rates.

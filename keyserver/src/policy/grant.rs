@@ -89,15 +89,16 @@ impl CompiledGrant {
         if let Some(unmet) = grant.conditions.unmet(ask.facts.as_ref()) {
             return Err(unmet);
         }
+        if ask
+            .lifetime
+            .is_some_and(|asked| asked > self.credential_lifetime())
+        {
+            return Err(Unmet::Lifetime);
+        }
         if grant.limits.is_none() {
             return Ok(());
         }
         self.meter.take(&grant.limits, ask.now, at.day, count)
-    }
-
-    /// The same without its limits: whether it would ever cover it.
-    pub(super) fn covers(&self, ask: &Ask<'_>, at: Moment) -> bool {
-        self.check(ask, at, Count::Nothing).is_ok()
     }
 
     /// Whether it gives a right at all.

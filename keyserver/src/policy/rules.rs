@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use super::ask::Ask;
 use super::cover::{Cover, CoverBuilder};
@@ -18,8 +18,8 @@ use super::rights::{Right, Rights};
 use super::unmet::Unmet;
 use super::warnings;
 use super::window::Moment;
+use crate::clock;
 use crate::config::{Client, Match, Place};
-use crate::{clock, limits};
 
 /// Names a `[[clients]]` entry in the [`Policy`] that issued it, and in no other: after a reload
 /// the identity of a live connection is looked up again.
@@ -187,7 +187,8 @@ impl Policy {
         found.map_or(&self.elsewhere, |usage| usage)
     }
 
-    /// Decides. With [`Count::Use`] it counts against the limits of the grant that covers the request.
+    /// Decides, and gives the grant that covers the request. With [`Count::Use`] it counts against the limits of
+    /// that grant, so whatever else the grant says holds for the request too, and no other's.
     ///
     /// All grants that name the key are looked at until one covers the request, also where the key's purpose
     /// forbids it anyway, so that this costs the same.
@@ -195,7 +196,7 @@ impl Policy {
     /// # Errors
     ///
     /// What does not hold, of the grant that came nearest.
-    pub fn decide(&self, ask: &Ask<'_>, count: Count) -> Result<(), Unmet> {
+    pub fn grant_for(&self, ask: &Ask<'_>, count: Count) -> Result<&CompiledGrant, Unmet> {
         let compiled = self.compiled(ask.client).ok_or(Unmet::Keys)?;
         let at = self.moment(ask, compiled);
         let has_purpose = self.usage(ask.key).lets(ask.right, at.date);
@@ -203,12 +204,21 @@ impl Policy {
         let mut nearest = Unmet::Keys;
         for (_, grant) in compiled.naming(ask.key) {
             match grant.check(ask, at, count) {
-                Ok(()) if has_purpose => return Ok(()),
+                Ok(()) if has_purpose => return Ok(grant),
                 Ok(()) => nearest = Unmet::Purpose,
                 Err(unmet) => nearest = nearest.or(unmet),
             }
         }
         Err(nearest)
+    }
+
+    /// Whether a grant covers the request: [`Self::grant_for`].
+    ///
+    /// # Errors
+    ///
+    /// What does not hold, of the grant that came nearest.
+    pub fn decide(&self, ask: &Ask<'_>, count: Count) -> Result<(), Unmet> {
+        self.grant_for(ask, count).map(|_grant| ())
     }
 
     /// What [`Self::decide`] finds of each grant of the client, in the order of the configuration.
@@ -275,21 +285,6 @@ impl Policy {
             .into_iter()
             .flat_map(|client| &client.grants);
         grants.filter(move |grant| grant.is_in_force(now))
-    }
-
-    /// The longest time for which a delegated credential may be issued on what is asked: the longest
-    /// of the grants that cover it, [`limits::CREDENTIAL_LIFETIME`] for one that does not say. Says
-    /// nothing about whether it may be issued at all.
-    #[must_use]
-    pub fn max_credential_lifetime(&self, ask: &Ask<'_>) -> Duration {
-        let Some(compiled) = self.compiled(ask.client) else {
-            return limits::CREDENTIAL_LIFETIME;
-        };
-        let at = self.moment(ask, compiled);
-        let covering = (compiled.naming(ask.key))
-            .filter(|(_, grant)| grant.gives(Right::Delegate) && grant.covers(ask, at));
-        let longest = covering.map(|(_, grant)| grant.credential_lifetime()).max();
-        longest.unwrap_or(limits::CREDENTIAL_LIFETIME)
     }
 
     /// Every grant, with the name of its client.

@@ -31,6 +31,8 @@ pub enum Unmet {
     PostQuantum,
     /// The TLS 1.2 key exchange lacks the downgrade sentinel.
     DowngradeSentinel,
+    /// The delegated credential would be good for longer.
+    Lifetime,
     /// It was used as often as a day allows.
     Daily,
     /// It was used too often of late.
@@ -69,6 +71,7 @@ impl Unmet {
             Self::Protocol => "alpn",
             Self::PostQuantum => "post_quantum",
             Self::DowngradeSentinel => "downgrade_sentinel",
+            Self::Lifetime => "max_credential_lifetime",
             Self::Rate { .. } => "rate",
             Self::Daily => "daily",
             Self::Purpose => "purpose",
@@ -91,6 +94,7 @@ impl fmt::Display for Unmet {
             Self::Protocol => "the TLS server selects none of these protocols",
             Self::PostQuantum => "the TLS client offers X25519MLKEM768 and does not get it",
             Self::DowngradeSentinel => "the key exchange lacks the downgrade sentinel",
+            Self::Lifetime => "the credential would live longer than the grant allows",
             Self::Rate { .. } => "it was used too often of late",
             Self::Daily => "it was used as often as a day allows",
             Self::Purpose => "the key is for the other purpose",

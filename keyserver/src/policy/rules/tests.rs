@@ -1,5 +1,7 @@
 //! What the compiled grants allow.
 
+use std::time::Duration;
+
 use super::*;
 use crate::config::{Date, Grant, KeyPattern, Place};
 use crate::policy::{Conditions, Hours, Limits, Prefix, Purpose, Rate, Weekday, Window};
@@ -28,6 +30,7 @@ fn ask(client: ClientId, key: u32, right: Right) -> Ask<'static> {
         key,
         right,
         facts: None,
+        lifetime: None,
         address: [192, 0, 2, 1].into(),
         now: clock::now(),
         at: None,
@@ -425,22 +428,36 @@ fn an_id_of_another_generation_is_nobody() {
 }
 
 #[test]
-fn the_longest_life_of_a_credential_is_that_of_the_grants_on_the_key() {
-    let delegate = |pattern, hours| Grant {
+fn a_credential_may_live_as_long_as_the_grant_says_that_pays_for_it() {
+    let delegate = |pattern, hours, daily| Grant {
         max_credential_lifetime: Some(Duration::from_hours(hours)),
+        limits: Limits { rate: None, daily },
         ..grant(vec![pattern], Right::Delegate)
     };
-    let grants = vec![
-        delegate(label("shop*"), 2),
-        delegate(label("shop-2"), 24),
+    let (policy, id) = only_client(vec![
+        delegate(label("shop*"), 2, None),
+        delegate(label("shop-2"), 168, Some(1)),
         grant(vec![label("bank")], Right::Delegate),
-    ];
-    let clients = [client("edge", vec![Match::Dns("edge".to_owned())], grants)];
-    let policy = compile(&clients, 1);
-    let id = policy.client(&peer("edge")).expect("the client is known");
-    let longest =
-        [0, 1, 2].map(|key| policy.max_credential_lifetime(&ask(id, key, Right::Delegate)));
-    assert_eq!(longest, [2, 24, 1].map(Duration::from_hours));
+    ]);
+    let longest = |key, hours: Option<u64>| {
+        let ask = Ask {
+            lifetime: hours.map(Duration::from_hours),
+            ..ask(id, key, Right::Delegate)
+        };
+        let grant = policy.grant_for(&ask, Count::Use)?;
+        Ok(grant.credential_lifetime().as_secs() / 3600)
+    };
+    assert_eq!(longest(0, None), Ok(2));
+    assert_eq!(longest(0, Some(2)), Ok(2));
+    assert_eq!(longest(0, Some(3)), Err(Unmet::Lifetime));
+    // An hour where nothing is said.
+    assert_eq!(longest(2, Some(1)), Ok(1));
+    assert_eq!(longest(2, Some(2)), Err(Unmet::Lifetime));
+    // The long ones are those of the grant that counts them.
+    assert_eq!(longest(1, Some(168)), Ok(168));
+    assert_eq!(longest(1, Some(168)), Err(Unmet::Daily));
+    assert_eq!([(); 3].map(|()| longest(1, Some(1))), [Ok(2); 3]);
+    assert_eq!(longest(1, None), Ok(2));
 }
 
 #[test]
