@@ -1,6 +1,7 @@
-//! What the operating system is asked for directly: where a thread runs and how urgently.
+//! What the operating system is asked for directly: where a thread runs and how urgently, and that nobody
+//! may look into the process.
 //!
-//! The one file of the daemon with `unsafe`: neither the standard library nor nix offers
+//! The one file of the daemon with `unsafe`: neither the standard library nor nix offers `getpriority`,
 //! `setpriority` and `sched_setattr`.
 
 use std::time::Duration;
@@ -16,6 +17,14 @@ const CRYPTO_NICE: i32 = 5;
 /// for. The scheduler runs a task that wakes up at once when its slice is shorter than that of the
 /// running one, which otherwise keeps the CPU for 3 ms or so.
 const IO_SLICE: Duration = Duration::from_micros(100);
+
+/// From here on the kernel makes no core dump of this process, and lets nobody but root trace it or read its
+/// memory. A limit on the size of core dumps is no such promise: where `core_pattern` is a pipe, it does not count.
+pub(crate) fn forbid_dumps() {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!(%error, "the system may dump the memory of this process, which holds keys");
+    }
+}
 
 /// The CPUs that this process may use, in order.
 pub(crate) fn allowed_cpus() -> Vec<usize> {

@@ -2,6 +2,7 @@
 //! it inherits.
 
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -180,5 +181,34 @@ fn first_connection(address: SocketAddr) -> TcpStream {
             Err(error) => assert!(Instant::now() < deadline, "{address}: {error}"),
         }
         thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What the kernel shows of a process that may not be dumped belongs to root, whoever runs it.
+#[test]
+fn the_daemon_may_not_be_dumped() {
+    let fixture = Fixture::new();
+    let directory = fixture.path("");
+    let is_root = std::fs::metadata(&directory).expect("a directory").uid() == 0;
+    let wrapper = if is_root {
+        let directory = directory.display();
+        let script = format!(
+            "chown -R 65534:65534 {directory} && \
+             exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\""
+        );
+        ["/bin/sh", "-c", &script, "sh"].map(PathBuf::from).to_vec()
+    } else {
+        Vec::new()
+    };
+    let server = KeyServer::start_under(&wrapper, &fixture, &ServerConfig::default());
+    let owner = |file: &str| {
+        let path = format!("/proc/{}{file}", server.pid());
+        std::fs::metadata(path).expect("the process runs").uid()
+    };
+    assert_ne!(owner(""), 0, "the daemon does not run as root");
+    assert_eq!(owner("/environ"), 0);
+    // It still finds out about itself.
+    for metric in ["process_resident_memory_bytes", "process_open_fds"] {
+        assert!(server.metric(&[metric]).is_some_and(|value| value > 0.0), "{metric}");
     }
 }

@@ -138,11 +138,15 @@ impl KeyServer {
         self.child.id()
     }
 
-    /// Its open file descriptors.
+    /// Its open file descriptors. Only root may look at them; to others it tells how many there are, with that
+    /// of the question.
     pub fn open_files(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid()))
-            .expect("the process runs")
-            .count()
+        match fs::read_dir(format!("/proc/{}/fd", self.pid())) {
+            Ok(descriptors) => descriptors.count(),
+            Err(_) => (self.metrics().lines())
+                .find_map(|line| line.strip_prefix("process_open_fds ")?.parse().ok())
+                .expect("the process runs"),
+        }
     }
 
     /// Waits until it has at most this many open file descriptors.

@@ -16,13 +16,14 @@ use super::Failure;
 use super::notify::Notifier;
 use crate::config::Config;
 use crate::state::ServerState;
-use crate::{Server, StartError};
+use crate::{Server, StartError, os};
 
 /// Without a watchdog of systemd, the health is still looked at this often.
 const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Serves until told to stop.
 pub(crate) fn run(path: &Path) -> Result<(), Failure> {
+    os::forbid_dumps();
     let config = Config::load(path).map_err(Failure::start)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
