@@ -38,6 +38,7 @@ mod framing;
 mod info;
 pub mod ledger;
 mod os;
+mod secret_file;
 mod selftest;
 mod server;
 mod shard;

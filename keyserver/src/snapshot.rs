@@ -1,8 +1,6 @@
 //! Everything a decision depends on, loaded together and replaced together.
 
 use std::fmt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
 
 #[cfg(feature = "pkcs11")]
@@ -157,12 +155,6 @@ impl Snapshot {
                 "{certificate}: the server's certificate ends in {days} days; replace it and reload"
             ));
         }
-        if let Some(mode) = open_to_others(&self.config.tls.private_key) {
-            warnings.push(format!(
-                "{}: others than the owner may use this private key (mode {mode:o}); chmod 600 it",
-                self.config.tls.private_key.display()
-            ));
-        }
         warnings.extend(self.policy.warnings().iter().cloned());
         warnings.extend(self.without_delegation());
         warnings
@@ -207,12 +199,6 @@ impl Snapshot {
         let entry = self.keys.get(KeyIndex(position))?;
         Some((&entry.key, &entry.label))
     }
-}
-
-/// The permissions of a file that its group or everybody may read or write.
-fn open_to_others(path: &Path) -> Option<u32> {
-    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
-    (mode & 0o077 != 0).then_some(mode)
 }
 
 /// What the sources of keys have yielded so far.

@@ -285,6 +285,18 @@ fn certificate_errors_name_the_file_and_the_way_out() {
          DIR/pki/server.pem; set tls.private_key and tls.certificate to files of one pair"
     );
 
+    site.write_private("pki/server-key.pem", &good);
+    fs::set_permissions(
+        site.path("pki/server-key.pem"),
+        fs::Permissions::from_mode(0o644),
+    )
+    .unwrap();
+    assert_eq!(
+        failure(&site),
+        "tls.private_key (DIR/pki/server-key.pem): mode 0644 lets others than its owner at it; chmod \
+         600 it, and make a new one if others may have read it"
+    );
+
     let certificate = fs::read_to_string(site.path("pki/server.pem")).unwrap();
     site.write_private("pki/server-key.pem", &certificate);
     assert_eq!(

@@ -2,7 +2,7 @@
 //! it inherits.
 
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -209,6 +209,19 @@ fn the_daemon_may_not_be_dumped() {
     assert_eq!(owner("/environ"), 0);
     // It still finds out about itself.
     for metric in ["process_resident_memory_bytes", "process_open_fds"] {
-        assert!(server.metric(&[metric]).is_some_and(|value| value > 0.0), "{metric}");
+        assert!(
+            server.metric(&[metric]).is_some_and(|value| value > 0.0),
+            "{metric}"
+        );
     }
+}
+
+#[test]
+fn a_tls_key_that_others_may_read_keeps_it_from_starting() {
+    let fixture = Fixture::new();
+    let mode = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(fixture.path("pki/server-key.pem"), mode).expect("changed");
+    let (status, log) = KeyServer::start_failing(&fixture, &ServerConfig::default());
+    assert_eq!(status.code(), Some(2), "{log}");
+    assert!(!log.matching("mode 0644 lets others").is_empty(), "{log}");
 }

@@ -10,6 +10,7 @@ use aws_lc_rs::{hmac, rand};
 use zeroize::Zeroizing;
 
 use super::rule::Binding;
+use crate::secret_file;
 
 /// Bytes of a [`Tag`].
 pub const TAG_LEN: usize = 16;
@@ -36,11 +37,15 @@ impl Tagger {
     ///
     /// # Errors
     ///
-    /// The file cannot be read or written, or has another length; not found, when it must be there.
+    /// The file cannot be read or written, has another length, or may be read by others than its owner; not
+    /// found, when it must be there.
     pub(crate) fn open(path: &Path, may_create: bool) -> io::Result<Self> {
         let mut key = Zeroizing::new([0; KEY_LEN]);
         match File::open(path) {
             Ok(mut file) => {
+                if let Some(problem) = secret_file::open_to_others(&file, path)? {
+                    return Err(io::Error::other(format!("{problem}: chmod 600 it")));
+                }
                 file.read_exact(&mut *key)?;
                 if file.read(&mut [0])? != 0 {
                     return Err(io::Error::other("longer than a ledger key"));
@@ -102,6 +107,8 @@ fn create(path: &Path, content: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -121,9 +128,21 @@ mod tests {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("key");
         for length in [0, 31, 33] {
-            fs::write(&path, vec![7; length]).expect("written");
+            let _ = fs::remove_file(&path);
+            create(&path, &vec![7; length]).expect("written");
             assert!(Tagger::open(&path, true).is_err(), "{length}");
         }
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("key");
+        Tagger::open(&path, true).expect("made");
+        let mode = fs::Permissions::from_mode(0o640);
+        fs::set_permissions(&path, mode).expect("changed");
+        let error = Tagger::open(&path, true).expect_err("refused").to_string();
+        assert!(error.contains("mode 0640 lets others"), "{error}");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
@@ -16,6 +16,8 @@ use aws_lc_rs::rand;
 use keyless_protocol::Ski;
 use keyless_protocol::tickets::{EpochKey, KEY_LEN, NAME_LEN};
 use zeroize::Zeroizing;
+
+use crate::secret_file;
 
 /// The first line of the file. Another one is another format.
 const HEAD: &str = "keyserver ticket master 1\n";
@@ -25,9 +27,6 @@ const MASTER_LEN: usize = 32;
 
 /// Bytes of a whole file: the line, the digits, the last line feed.
 const FILE_LEN: usize = HEAD.len() + 2 * MASTER_LEN + 1;
-
-/// Permissions of anybody but the owner.
-const OTHERS: u32 = 0o077;
 
 /// What a derived key is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,13 +101,8 @@ impl Master {
         if !metadata.is_file() {
             return Err(not_a_file());
         }
-        let mode = metadata.mode() & 0o7777;
-        if mode & OTHERS != 0 {
-            let problem = format!("mode {mode:04o} lets others than its owner at it");
-            return Err(failed(
-                problem,
-                "chmod 600 it, and make a new one if others may have read it",
-            ));
+        if let Some(problem) = secret_file::open_to_others(&file, path).map_err(unread)? {
+            return Err(failed(problem, secret_file::FIX));
         }
         let malformed = || {
             failed(

@@ -8,6 +8,8 @@
 //! * No ALPN, no early data.
 
 use std::fmt;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,6 +24,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::{Tls, TlsVersion};
+use crate::secret_file;
 
 /// What [`load`] makes of the `[tls]` table.
 #[derive(Debug)]
@@ -218,8 +221,19 @@ fn read_certificates(
     Ok(chain)
 }
 
+/// Reads the server's own key, under the rules of key files.
 fn read_key(tls: &Tls) -> Result<PrivateKeyDer<'static>, CertificateError> {
-    PrivateKeyDer::from_pem_file(&tls.private_key).map_err(|problem| {
+    let path = &tls.private_key;
+    let unread = |problem| {
+        let what = pem_problem(&pem::Error::Io(problem));
+        let fix = "give the PEM key that belongs to tls.certificate";
+        error("tls.private_key", path, what, fix)
+    };
+    let file = File::open(path).map_err(unread)?;
+    if let Some(problem) = secret_file::open_to_others(&file, path).map_err(unread)? {
+        return Err(error("tls.private_key", path, problem, secret_file::FIX));
+    }
+    PrivateKeyDer::from_pem_reader(BufReader::new(file)).map_err(|problem| {
         let (what, fix) = match &problem {
             pem::Error::NoItemsFound => (
                 "there is no private key in it".to_owned(),
@@ -230,7 +244,7 @@ fn read_key(tls: &Tls) -> Result<PrivateKeyDer<'static>, CertificateError> {
                 "give the PEM key that belongs to tls.certificate",
             ),
         };
-        error("tls.private_key", &tls.private_key, what, fix)
+        error("tls.private_key", path, what, fix)
     })
 }
 
