@@ -290,14 +290,11 @@ impl Key {
         public: &[u8],
         modulus_digest: Option<[u8; 32]>,
     ) -> Self {
-        let hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, public);
-        let mut ski = [0; 20];
-        ski.copy_from_slice(hash.as_ref());
         Self {
             key_type,
             material,
             spki: der::subject_public_key_info(algorithm, parameters, public).into(),
-            ski,
+            ski: ski_of(public),
             modulus_digest,
             lane_state: LaneState::default(),
             substitutes: OnceLock::new(),
@@ -447,6 +444,16 @@ impl From<der::DerError> for KeyError {
     fn from(_: der::DerError) -> Self {
         Self::Malformed
     }
+}
+
+/// The subject key identifier of a public key, given by the bits of its `subjectPublicKey`: their SHA-1 (RFC 5280,
+/// section 4.2.1.2, method 1).
+#[must_use]
+pub fn ski_of(public: &[u8]) -> [u8; 20] {
+    let hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, public);
+    let mut ski = [0; 20];
+    ski.copy_from_slice(hash.as_ref());
+    ski
 }
 
 /// Brings a scalar to its curve's length: some tools drop leading zeros, some add them.

@@ -10,13 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use aws_lc_rs::digest;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
 use crate::error::{KeyError, KeyFileError, KeyFileProblem};
-use crate::key::{Key, KeyRules};
+use crate::key::{Key, KeyRules, ski_of};
 use crate::pem;
 
 /// Longest key file in bytes. An RSA-8192 key in PEM is 6.4 KB, an ML-DSA-87 key 7 KB; this leaves room for a
@@ -27,7 +26,7 @@ const MAX_CERTIFICATE_FILE: u64 = 1024 * 1024;
 /// The rights of group and others.
 const OTHERS: u32 = 0o077;
 /// Endings of certificate files that are looked for beside `label.key`.
-const CERTIFICATE_ENDINGS: [&str; 3] = ["crt", "pem", "cer"];
+pub const CERTIFICATE_ENDINGS: [&str; 3] = ["crt", "pem", "cer"];
 
 /// What is tolerated in key files. The default tolerates nothing unusual.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -206,9 +205,7 @@ fn compare(file: &Path, certificate: Option<&Vec<u8>>, key: &Key) -> Result<(), 
     let (_, parsed) = certificate
         .and_then(|der| X509Certificate::from_der(der).ok())
         .ok_or_else(|| unreadable(file))?;
-    let bits = &parsed.public_key().subject_public_key.data;
-    let hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, bits);
-    if hash.as_ref() == key.ski() {
+    if ski_of(&parsed.public_key().subject_public_key.data) == key.ski() {
         Ok(())
     } else {
         Err(KeyFileProblem::CertificateMismatch {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use accel::KeyTable;
+use accel::{CERTIFICATE_ENDINGS, Key, KeyTable};
 use keyless_protocol::Ski;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -15,9 +15,6 @@ const DELEGATION_USAGE: [u8; 9] = [0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0xda, 0x4
 
 /// Its value: an ASN.1 NULL.
 const NULL: [u8; 2] = [0x05, 0x00];
-
-/// Endings of a certificate that lies beside its key, as key files have them.
-const ENDINGS: [&str; 3] = ["crt", "pem", "cer"];
 
 /// A certificate that may delegate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,33 +49,42 @@ impl Certificates {
             .iter()
             .filter_map(|source| source.certificate.as_deref())
         {
-            found.add(&certs::read_leaf(path)?, keys);
+            found.add_named(&certs::read_leaf(path)?, keys);
         }
         for (_, entry) in keys.iter() {
             if found.by_ski.contains_key(&entry.key.ski()) {
                 continue;
             }
-            let beside = ENDINGS
+            let beside = CERTIFICATE_ENDINGS
                 .iter()
                 .map(|ending| entry.path.with_extension(ending));
             for path in beside.filter(|path| *path != entry.path && path.is_file()) {
                 if let Some(leaf) = leaf_beside(&path) {
-                    found.add(&leaf, keys);
+                    found.add(&leaf, &entry.key);
                 }
             }
         }
         Ok(found)
     }
 
-    fn add(&mut self, leaf: &[u8], keys: &KeyTable) {
+    /// Adds a certificate that may be of any of the keys.
+    fn add_named(&mut self, leaf: &[u8], keys: &KeyTable) {
         let Ok((_, parsed)) = X509Certificate::from_der(leaf) else {
             return;
         };
-        let spki = parsed.public_key().raw;
-        let owner = keys.iter().find(|(_, entry)| entry.key.spki_der() == spki);
-        if let Some((_, entry)) = owner {
+        let ski = accel::ski_of(&parsed.public_key().subject_public_key.data);
+        if let Some((_, key)) = keys.by_ski(&ski) {
+            self.add(leaf, key);
+        }
+    }
+
+    /// Adds a certificate if it is of this key.
+    fn add(&mut self, leaf: &[u8], key: &Key) {
+        if let Ok((_, parsed)) = X509Certificate::from_der(leaf)
+            && parsed.public_key().raw == key.spki_der()
+        {
             let known = delegator(leaf, &parsed);
-            self.by_ski.entry(entry.key.ski()).or_insert(known);
+            self.by_ski.entry(key.ski()).or_insert(known);
         }
     }
 
@@ -129,6 +135,8 @@ fn delegator(der: &[u8], parsed: &X509Certificate<'_>) -> Known {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use rcgen::{CertificateParams, CustomExtension, KeyPair, KeyUsagePurpose};
 
     use super::*;
@@ -144,6 +152,48 @@ mod tests {
         params.custom_extensions = extensions;
         let key = KeyPair::generate().unwrap();
         params.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    /// A key file in `directory` that holds nothing, with the key it stands for, and a certificate of that key.
+    fn loaded(directory: &Path, label: &str) -> (accel::LoadedKey, Vec<u8>) {
+        let pair = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![format!("{label}.example")]).unwrap();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.custom_extensions = vec![usage(&NULL)];
+        let certificate = params.self_signed(&pair).unwrap().der().to_vec();
+        let key = accel::LoadedKey {
+            label: label.to_owned(),
+            path: directory.join(label).with_extension("key"),
+            key: Arc::new(Key::from_bytes(&pair.serialize_der()).unwrap()),
+        };
+        (key, certificate)
+    }
+
+    /// A certificate beside a key is compared with that key and with no other, so that the work grows with the
+    /// number of keys and not with its square. Nobody else's is found that way.
+    #[test]
+    fn a_certificate_beside_a_key_is_that_keys_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, certificate) = loaded(directory.path(), "one");
+        let (other, others) = loaded(directory.path(), "other");
+        let skis = [one.key.ski(), other.key.ski()];
+        let keys = KeyTable::new(vec![one, other]).unwrap();
+        let file =
+            |name: &str, der: &[u8]| std::fs::write(directory.path().join(name), der).unwrap();
+        let find = || {
+            let found = Certificates::find(&[], &keys).unwrap();
+            skis.map(|ski| found.of(&ski).ok().map(|known| known.certificate.clone()))
+        };
+        file("one.crt", &others);
+        assert_eq!(find(), [None, None]);
+        file("one.crt", &certificate);
+        file("other.cer", &others);
+        assert_eq!(find(), [Some(certificate.clone()), Some(others.clone())]);
+        // One that is named may be of any key.
+        let mut found = Certificates::default();
+        found.add_named(&others, &keys);
+        assert!(found.of(&skis[0]).is_err());
+        assert_eq!(found.of(&skis[1]).unwrap().certificate, others);
     }
 
     #[test]
