@@ -45,7 +45,7 @@ pub struct AbsentKey {
     pub usage: Arc<KeyUse>,
 }
 
-/// One slot, for `/state`, `ksctl status` and `/readyz`. Fields are added, never renamed.
+/// One slot, for `ksctl status` and `/readyz`. Fields are added, never renamed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotReport {
     /// Path of the module.

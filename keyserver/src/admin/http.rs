@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::accept::AcceptThread;
 use super::engine;
 use super::status::Status;
+use super::summary::Summary;
 use crate::clock;
 use crate::state::ServerState;
 use crate::stops::Subject;
@@ -168,7 +169,7 @@ fn route(target: &str, state: &ServerState) -> Answer {
         },
         "/livez" => liveness(state),
         "/readyz" => readiness(state),
-        "/state" => match serde_json::to_string_pretty(&Status::of(state)) {
+        "/state" => match serde_json::to_string_pretty(&Summary::from(Status::of(state))) {
             Ok(body) => Answer {
                 status: "200 OK",
                 content_type: JSON,

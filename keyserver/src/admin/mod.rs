@@ -24,6 +24,7 @@ mod slots;
 pub mod socket;
 pub mod status;
 pub mod stopping;
+mod summary;
 
 /// The listeners that the configuration asks for, each with its thread.
 #[derive(Debug)]

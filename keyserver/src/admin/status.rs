@@ -1,4 +1,4 @@
-//! The state of the server in one document: `/state`, and the answer to `ksctl status`.
+//! The state of the server in one document: the answer to `ksctl status`. `/state` has a summary of it.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use keyserver::clock;
 
-use crate::common::Site;
-use crate::{Daemon, PATIENCE};
+use crate::common::{MINIMAL, Site};
+use crate::{Daemon, PATIENCE, ksctl, stdout};
 
 #[test]
 fn health_and_metrics_are_served() {
@@ -61,6 +61,44 @@ fn health_and_metrics_are_served() {
     ] {
         assert!(metrics.contains(name), "{name} is missing:\n{metrics}");
     }
+}
+
+/// What the control socket protects is not told in clear text.
+#[test]
+fn the_state_has_no_names() {
+    let site = Site::new();
+    site.add_key("wanda");
+    site.add_key("bare");
+    let grants = "allow  = [\"tls13-sign\", \"tls12-sign\", \"sign-digest\", \"delegate\"]";
+    let text = MINIMAL.replace(
+        "allow  = [\"tls13-sign\", \"tls12-sign\", \"sign-digest\"]",
+        grants,
+    );
+    let text = text.replace("[admin]", "[admin]\nstate = \"state\"");
+    std::fs::create_dir(site.path("state")).unwrap();
+    site.configure(&text.replace("edge-1", "edgar"));
+    let daemon = Daemon::start(&site);
+    for command in [
+        ["keys", "disable", "wanda", "--reason", "stolen"],
+        ["clients", "block", "edgar", "--reason", "stolen"],
+    ] {
+        let output = ksctl(&site, &command);
+        assert!(output.status.success(), "{output:?}");
+    }
+    let told = stdout(&ksctl(&site, &["status", "--json"]));
+    let state = daemon.get("/state");
+    let (_, body) = state.split_once("\r\n\r\n").unwrap();
+    let path = site.path("").display().to_string();
+    for name in ["wanda", "edgar", "bare", "stolen", "uid", &path] {
+        assert!(told.contains(name), "{name}: {told}");
+        assert!(!body.contains(name), "{name}: {body}");
+    }
+    let state: serde_json::Value = serde_json::from_str(body).unwrap();
+    let stops = serde_json::json!({"client": 1, "key": 1});
+    assert_eq!(state["stops"], stops);
+    let all: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let warnings = all["warnings"].as_array().unwrap().len();
+    assert_eq!(state["warnings"], warnings);
 }
 
 #[test]
