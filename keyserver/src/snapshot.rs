@@ -46,6 +46,9 @@ pub struct Snapshot {
     pub tls: Arc<ServerConfig>,
     /// End of validity of the server's certificate, seconds since 1970.
     pub certificate_expiry: i64,
+    /// What the operator should know about the certificates of keys. Every client is looked at for every key, so
+    /// this is found once.
+    undelegated: Vec<String>,
 }
 
 /// Why a snapshot could not be built or used. Whatever was in use before stays in use.
@@ -113,6 +116,7 @@ impl Snapshot {
         let tickets = (config.tickets.as_deref().map(tickets::Master::load))
             .transpose()
             .map_err(LoadError::Tickets)?;
+        let undelegated = undelegated(&keys, &certificates, &policy);
         Ok(Self {
             generation,
             config: Arc::new(config),
@@ -125,6 +129,7 @@ impl Snapshot {
             policy,
             tls: server.config,
             certificate_expiry: server.not_after,
+            undelegated,
         })
     }
 
@@ -156,23 +161,8 @@ impl Snapshot {
             ));
         }
         warnings.extend(self.policy.warnings().iter().cloned());
-        warnings.extend(self.without_delegation());
+        warnings.extend(self.undelegated.iter().cloned());
         warnings
-    }
-
-    /// Keys that somebody may have delegated, and whose certificates do not let that happen.
-    fn without_delegation(&self) -> impl Iterator<Item = String> {
-        let now = Moment::now();
-        self.keys.iter().filter_map(move |(index, entry)| {
-            let why = self.certificates.of(&entry.key.ski()).err()?;
-            let is_granted = (self.policy).is_granted(Right::Delegate, index.0, now);
-            is_granted.then(|| {
-                let label = &entry.label;
-                format!(
-                    "key \"{label}\": delegate is granted, but no credential can be issued: {why}"
-                )
-            })
-        })
     }
 
     /// How many keys cannot be served now, because every slot that holds them is down.
@@ -199,6 +189,20 @@ impl Snapshot {
         let entry = self.keys.get(KeyIndex(position))?;
         Some((&entry.key, &entry.label))
     }
+}
+
+/// Keys that somebody may have delegated, and whose certificates do not let that happen.
+fn undelegated(keys: &KeyTable, certificates: &Certificates, policy: &Policy) -> Vec<String> {
+    let now = Moment::now();
+    let warning = |(index, entry): (KeyIndex, &LoadedKey)| {
+        let why = certificates.of(&entry.key.ski()).err()?;
+        let is_granted = policy.is_granted(Right::Delegate, index.0, now);
+        is_granted.then(|| {
+            let label = &entry.label;
+            format!("key \"{label}\": delegate is granted, but no credential can be issued: {why}")
+        })
+    };
+    keys.iter().filter_map(warning).collect()
 }
 
 /// What the sources of keys have yielded so far.
