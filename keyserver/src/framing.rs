@@ -3,8 +3,12 @@
 //! Records, reads and frames have no relation to each other: one record may carry a byte or many
 //! frames. A frame cannot announce more than 65,535 bytes of body, so what is gathered here is
 //! bounded by one frame and one read.
+//!
+//! Some requests hold secrets, and nobody knows before they are whole. So what was served is wiped where its server
+//! says so, and no bytes are left where others were moved away from.
 
 use keyless_protocol::{Frame, HEADER_LEN, Header, split_frame};
+use zeroize::Zeroize;
 
 /// The major version of the protocol that this server speaks.
 const MAJOR_VERSION: u8 = 1;
@@ -32,9 +36,27 @@ pub(crate) enum Front<'a> {
 }
 
 impl FrameBuffer {
-    /// Where plaintext is appended.
-    pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+    /// Appends plaintext.
+    pub(crate) fn push(&mut self, plain: &[u8]) {
+        let needed = self.bytes.len().saturating_add(plain.len());
+        let capacity = self.bytes.capacity();
+        if needed > capacity {
+            // By hand, so that the old place is wiped. It is rare: a buffer that has grown is kept.
+            let mut larger = Vec::with_capacity(needed.max(2 * capacity));
+            larger.extend_from_slice(&self.bytes);
+            self.bytes.as_mut_slice().zeroize();
+            self.bytes = larger;
+        }
+        self.bytes.extend_from_slice(plain);
+    }
+
+    /// Overwrites the next `len` bytes.
+    pub(crate) fn wipe(&mut self, len: usize) {
+        let rest = self.bytes.get_mut(self.start..).unwrap_or_default();
+        let end = len.min(rest.len());
+        if let Some(frame) = rest.get_mut(..end) {
+            frame.zeroize();
+        }
     }
 
     /// Looks at the next frame.
@@ -59,9 +81,21 @@ impl FrameBuffer {
     /// however many frames a read carried.
     pub(crate) fn compact(&mut self) {
         if self.start > 0 {
-            self.bytes.drain(..self.start);
+            let left = self.move_to_front();
+            self.bytes.truncate(left);
             self.start = 0;
         }
+    }
+
+    /// Moves what is left, and gives its length. Where it was is overwritten, as far as it is not where it now is:
+    /// it may be the beginning of a secret.
+    fn move_to_front(&mut self) -> usize {
+        let left = self.bytes.len().saturating_sub(self.start);
+        self.bytes.copy_within(self.start.., 0);
+        if let Some(old) = self.bytes.get_mut(left.max(self.start)..) {
+            old.fill(0);
+        }
+        left
     }
 
     /// Gives the memory back when there is nothing in it.
@@ -74,6 +108,12 @@ impl FrameBuffer {
     /// Whether a frame, or the refusal of one, could be taken now.
     pub(crate) fn has_work(&self) -> bool {
         self.front() != Front::Incomplete
+    }
+}
+
+impl Drop for FrameBuffer {
+    fn drop(&mut self) {
+        self.bytes.as_mut_slice().zeroize();
     }
 }
 
@@ -107,7 +147,7 @@ mod tests {
             while !rest.is_empty() {
                 let (now, later) = rest.split_at((*cuts.next().expect("cycle")).min(rest.len()));
                 rest = later;
-                buffer.tail().extend_from_slice(now);
+                buffer.push(now);
                 while let Front::Frame(frame, len) = buffer.front() {
                     ids.push(frame.header.id);
                     buffer.consume(len);
@@ -115,18 +155,41 @@ mod tests {
                 buffer.compact();
             }
             prop_assert_eq!(ids, (0..9).collect::<Vec<_>>());
-            prop_assert!(!buffer.has_work() && buffer.tail().is_empty());
+            prop_assert!(!buffer.has_work() && buffer.bytes.is_empty());
         });
     }
 
     #[test]
     fn another_version_is_refused_before_its_body_is_awaited() {
         let mut buffer = FrameBuffer::default();
-        buffer
-            .tail()
-            .extend_from_slice(&[2, 0, 0xFF, 0xFF, 0, 0, 0]);
+        buffer.push(&[2, 0, 0xFF, 0xFF, 0, 0, 0]);
         assert_eq!(buffer.front(), Front::Incomplete);
-        buffer.tail().push(9);
+        buffer.push(&[9]);
         assert_eq!(buffer.front(), Front::WrongVersion { id: 9 });
+    }
+
+    /// What was served and wiped, and what was moved, is nowhere else in the memory that is kept.
+    #[test]
+    fn no_copy_is_left_in_the_buffer() {
+        let secret = [0xA5; 900];
+        let mut request = Request::new(1, Opcode::Seal);
+        request.payload = &secret;
+        let mut bytes = Vec::new();
+        request.encode(&mut bytes).expect("encodes");
+        let frame = bytes.len();
+        bytes.extend_from_within(..);
+        // The second frame arrives in two parts, shorter or longer than what is in front of it.
+        for (first, part) in [(1, 700), (1, 150), (0, 700)] {
+            let mut buffer = FrameBuffer::default();
+            let start = frame * first;
+            buffer.push(&bytes[..start + part]);
+            buffer.wipe(start);
+            buffer.consume(start);
+            assert!(buffer.bytes[..start].iter().all(|byte| *byte == 0));
+            let left = buffer.move_to_front();
+            assert_eq!(left, part);
+            assert_eq!(buffer.bytes[..left], bytes[..left]);
+            assert!(!buffer.bytes[left.max(start)..].contains(&0xA5));
+        }
     }
 }

@@ -23,10 +23,10 @@ use std::pin::pin;
 use std::time::Instant;
 
 use keyless_protocol::delegation::EXPORTER_LEN;
-use keyless_protocol::{ErrorCode, Reply};
-use zeroize::Zeroize;
+use keyless_protocol::{EncodeError, ErrorCode, Reply};
 
 use super::Shard;
+use super::outbox::Outbox;
 use super::signal::Signal;
 use super::stream::Stream;
 use super::table::ConnectionId;
@@ -62,9 +62,9 @@ pub(crate) struct Connection<S> {
     ticket: RefCell<Ticket>,
     handshake_open: Cell<bool>,
     frames: RefCell<FrameBuffer>,
-    outbox: RefCell<Vec<u8>>,
-    /// The outbox holds what was decrypted.
-    outbox_is_secret: Cell<bool>,
+    outbox: RefCell<Outbox>,
+    /// The request that is served holds a secret.
+    request_is_secret: Cell<bool>,
     /// Sweeps since the last byte came.
     quiet_sweeps: Cell<u8>,
     in_flight: Cell<usize>,
@@ -107,7 +107,7 @@ impl<S: Stream> Connection<S> {
             handshake_open: Cell::new(true),
             frames: RefCell::default(),
             outbox: RefCell::default(),
-            outbox_is_secret: Cell::new(false),
+            request_is_secret: Cell::new(false),
             quiet_sweeps: Cell::new(0),
             in_flight: Cell::new(0),
             refused: Cell::new(0),
@@ -274,13 +274,9 @@ impl<S: Stream> Connection<S> {
     fn seal(&self, buffer: &mut Vec<u8>) -> bool {
         let mut tls = self.tls.borrow_mut();
         let mut outbox = self.outbox.borrow_mut();
-        if !outbox.is_empty() {
-            let sealed = tls.seal(&outbox);
+        if !outbox.bytes().is_empty() {
+            let sealed = tls.seal(outbox.bytes());
             debug_assert!(sealed.is_ok(), "sealing into memory fails never");
-            // Byte by byte, which would take half of a ping's time: only where it is due.
-            if self.outbox_is_secret.take() {
-                outbox.as_mut_slice().zeroize();
-            }
             outbox.clear();
         }
         let flushed = tls.flush(buffer);
@@ -303,10 +299,9 @@ impl<S: Stream> Connection<S> {
         if !matches!(self.phase.get(), Phase::Handshaking | Phase::Open) {
             return;
         }
-        let ingested = self
-            .tls
-            .borrow_mut()
-            .ingest(bytes, self.frames.borrow_mut().tail());
+        let mut frames = self.frames.borrow_mut();
+        let ingested = (self.tls.borrow_mut()).ingest(bytes, |plain| frames.push(plain));
+        drop(frames);
         match ingested {
             Ok(state) => {
                 if self.phase.get() == Phase::Handshaking {
@@ -374,6 +369,9 @@ impl<S: Stream> Connection<S> {
                     let now = *now.get_or_insert_with(clock::now);
                     self.turn.spend(1);
                     shard.serve_frame(self, &snapshot, frame, now);
+                    if self.request_is_secret.take() {
+                        frames.wipe(len);
+                    }
                     frames.consume(len);
                 }
             }
@@ -381,7 +379,7 @@ impl<S: Stream> Connection<S> {
         frames.compact();
         drop(frames);
         shard.submit_gathered();
-        if !self.outbox.borrow().is_empty() {
+        if !self.outbox.borrow().bytes().is_empty() {
             self.to_write.raise();
         }
     }
@@ -404,11 +402,22 @@ impl<S: Stream> Connection<S> {
 
     /// Puts a reply into the outbox. The write half is woken by whoever ends the turn.
     pub(crate) fn reply(&self, reply: &Reply<'_>) {
-        let mut outbox = self.outbox.borrow_mut();
-        if let Err(error) = reply.encode(&mut outbox) {
+        let pushed = self.outbox.borrow_mut().push(reply);
+        self.check_pushed(reply.id, pushed);
+    }
+
+    /// The same for a reply that is a secret.
+    pub(crate) fn reply_secret(&self, reply: &Reply<'_>) {
+        let pushed = self.outbox.borrow_mut().push_secret(reply);
+        self.check_pushed(reply.id, pushed);
+    }
+
+    fn check_pushed(&self, id: u32, pushed: Result<(), EncodeError>) {
+        if let Err(error) = pushed {
             // Only a result that exceeds a frame could do that, and no operation has one.
             tracing::error!(%error, "a reply does not fit a frame");
-            let _ = Reply::failure(reply.id, ErrorCode::Internal).encode(&mut outbox);
+            let failure = Reply::failure(id, ErrorCode::Internal);
+            let _ = self.outbox.borrow_mut().push(&failure);
         }
     }
 
@@ -434,9 +443,9 @@ impl<S: Stream> Connection<S> {
         self.tls.borrow().exporter()
     }
 
-    /// Says that the reply in the outbox is a secret: the outbox is wiped once it is sealed.
-    pub(crate) fn reply_is_secret(&self) {
-        self.outbox_is_secret.set(true);
+    /// Says that the request which is served holds a secret: it is wiped once it is answered.
+    pub(crate) fn request_is_secret(&self) {
+        self.request_is_secret.set(true);
     }
 
     /// Counts a request that waits for a crypto thread.
@@ -453,7 +462,7 @@ impl<S: Stream> Connection<S> {
 
     fn has_room(&self, shard: &Shard<S>) -> bool {
         self.in_flight.get() < shard.limits().in_flight_per_connection
-            && self.outbox.borrow().len() < shard.limits().output_bytes
+            && self.outbox.borrow().bytes().len() < shard.limits().output_bytes
     }
 
     /// Whether a cap keeps frames from being served. Reading on would only pile up more.
@@ -493,10 +502,7 @@ impl<S: Stream> Connection<S> {
         self.quiet_sweeps.set(sweeps + 1);
         if sweeps == limits::QUIET_SWEEPS {
             self.frames.borrow_mut().shrink();
-            let mut outbox = self.outbox.borrow_mut();
-            if outbox.is_empty() {
-                *outbox = Vec::new();
-            }
+            self.outbox.borrow_mut().shrink();
         }
     }
 

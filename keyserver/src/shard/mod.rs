@@ -10,6 +10,7 @@ mod conn;
 mod credentials;
 mod epoll;
 mod handshakes;
+mod outbox;
 mod pace;
 mod refusals;
 mod serve;

@@ -45,6 +45,10 @@ impl<S: Stream> Shard<S> {
                 return;
             }
         };
+        if request.opcode == Opcode::Seal {
+            // The secrets of a session.
+            connection.request_is_secret();
+        }
         match request.opcode {
             Opcode::Ping => {
                 connection.reply(&Reply::pong(request.id, request.payload));
@@ -329,9 +333,10 @@ impl<S: Stream> Shard<S> {
             self.metrics().rejected("peer-gone");
             return;
         };
-        connection.reply(reply);
         if job.operation == Operation::RsaPrivate {
-            connection.reply_is_secret();
+            connection.reply_secret(reply);
+        } else {
+            connection.reply(reply);
         }
         if matches!(job.outcome, Outcome::Refused(_)) {
             connection.refused();

@@ -33,8 +33,7 @@ impl<S: Stream> Shard<S> {
         connection.worked(turn::TICKETS);
         match self.ticket_answer(request, admitted) {
             Ok(answer) => {
-                connection.reply(&Reply::success(request.id, &answer));
-                connection.reply_is_secret();
+                connection.reply_secret(&Reply::success(request.id, &answer));
                 (self.metrics()).request(request.opcode, None, "ok");
             }
             Err(code) => {

@@ -41,7 +41,7 @@ impl TlsSession {
         Ok(Self { tls })
     }
 
-    /// Feeds bytes read from the socket and appends the plaintext they carry to `plain`.
+    /// Feeds bytes read from the socket, and gives the plaintext they carry to `plain`, piece by piece.
     ///
     /// # Errors
     ///
@@ -49,7 +49,7 @@ impl TlsSession {
     pub(crate) fn ingest(
         &mut self,
         mut bytes: &[u8],
-        plain: &mut Vec<u8>,
+        mut plain: impl FnMut(&[u8]),
     ) -> Result<Ingested, rustls::Error> {
         let mut state = Ingested::Open;
         while !bytes.is_empty() {
@@ -60,7 +60,7 @@ impl TlsSession {
                 Err(error) => return Err(rustls::Error::General(error.to_string())),
             }
             let io_state = self.tls.process_new_packets()?;
-            self.take_plain(plain);
+            self.take_plain(&mut plain);
             if io_state.peer_has_closed() {
                 state = Ingested::PeerClosed;
             }
@@ -68,14 +68,14 @@ impl TlsSession {
         Ok(state)
     }
 
-    fn take_plain(&mut self, plain: &mut Vec<u8>) {
+    fn take_plain(&mut self, plain: &mut impl FnMut(&[u8])) {
         let mut reader = self.tls.reader();
         // An error here says only that there is no plaintext now.
         while let Ok(chunk) = reader.fill_buf() {
             if chunk.is_empty() {
                 break;
             }
-            plain.extend_from_slice(chunk);
+            plain(chunk);
             let taken = chunk.len();
             reader.consume(taken);
         }
