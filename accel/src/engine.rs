@@ -302,6 +302,8 @@ impl Engine {
     /// signature of 10 us does not wait for an RSA-4096 batch of 4 ms. What `between` runs must be
     /// short, and must not come back here with long work of its own.
     pub fn run_yielding(&self, jobs: &mut [Job<'_>], between: &mut dyn FnMut()) {
+        // A job that a backend passes over has failed, whatever its caller had put there.
+        (jobs.iter_mut()).for_each(|job| job.result = Err(JobError::Failed));
         self.compute(jobs, between);
         jobs.iter_mut().for_each(answer_key_exchange);
     }
@@ -542,6 +544,49 @@ mod tests {
         engine.release(Class::Ed25519).unwrap();
         assert_eq!(run(&engine), [Ok(()); 2]);
         assert_eq!(engine.trust(Class::Ed25519), Trust::Trusted);
+    }
+
+    /// A backend that leaves its jobs alone.
+    struct Idle;
+
+    impl Backend for Idle {
+        fn name(&self) -> &'static str {
+            "idle"
+        }
+
+        fn lanes(&self, _: Class) -> usize {
+            8
+        }
+
+        fn checks_results(&self) -> bool {
+            true
+        }
+
+        fn run(&self, _: &mut [Job<'_>]) {}
+    }
+
+    #[test]
+    fn what_a_backend_passes_over_has_failed() {
+        for engine in [EngineChoice::Single, EngineChoice::Lanes] {
+            let config = EngineConfig {
+                engine,
+                verify_ecdsa: VerifyRate::ALWAYS,
+                calibration: Duration::ZERO,
+            };
+            let lanes = Some(Box::new(Idle) as Box<dyn Backend>);
+            let engine = Engine::with_backends(config, Box::new(Idle), lanes).unwrap();
+            let key = Key::from_bytes(include_bytes!("calibrate/p256.der")).unwrap();
+            let mut outputs = vec![b"old".to_vec(); 8];
+            let operation = Operation::EcdsaSign(Hash::Sha256);
+            let mut jobs: Vec<_> = (outputs.iter_mut())
+                .map(|output| Job {
+                    result: Ok(()),
+                    ..Job::new(&key, operation, &[3; 32], output)
+                })
+                .collect();
+            engine.run(&mut jobs);
+            assert!(jobs.iter().all(|job| job.result == Err(JobError::Failed)));
+        }
     }
 
     #[test]

@@ -126,12 +126,8 @@ fn run_batch(
             continue;
         }
         work.push(accel::Job {
-            key: admitted.key(),
-            operation: *operation,
             exchange: *exchange,
-            input,
-            output,
-            result: Ok(()),
+            ..accel::Job::new(admitted.key(), *operation, input, output)
         });
         outcomes.push(outcome);
     }
