@@ -60,17 +60,21 @@ pub struct Key {
     material: Material,
     spki: Box<[u8]>,
     ski: [u8; 20],
-    modulus_digest: Option<[u8; 32]>,
+    modulus_digest: Option<Box<[u8; 32]>>,
     lane_state: LaneState,
-    substitutes: OnceLock<Substitutes>,
+    /// Boxed, as whatever only some kinds of keys have: there may be a hundred thousand others.
+    substitutes: OnceLock<Box<Substitutes>>,
 }
+
+/// One of very many; what is behind it is the material itself.
+const _: () = assert!(size_of::<Key>() <= 256);
 
 /// The secret half, in the form each algorithm computes with.
 pub(crate) enum Material {
-    Rsa(Rsa, RsaParts),
+    Rsa(Rsa, Box<RsaParts>),
     Ec(Ec, Zeroizing<Vec<u8>>),
     Ed25519(Ed25519),
-    MlDsa(PqdsaKeyPair, ParsedPublicKey),
+    MlDsa(Box<(PqdsaKeyPair, ParsedPublicKey)>),
     /// There is none in this process: a token holds it.
     #[cfg(feature = "pkcs11")]
     Token(TokenKey),
@@ -176,7 +180,7 @@ impl Key {
         let digest = modulus_digest(decoded.n);
         Ok(Self::assemble(
             KeyType::Rsa { bits },
-            Material::Rsa(rsa, parts),
+            Material::Rsa(rsa, Box::new(parts)),
             (oid::RSA, der::NULL_PARAMETERS),
             &public,
             Some(digest),
@@ -256,7 +260,7 @@ impl Key {
             ParsedPublicKey::new(verification, &public).map_err(|_| KeyError::Inconsistent)?;
         Ok(Self::assemble(
             key_type,
-            Material::MlDsa(pair, parsed),
+            Material::MlDsa(Box::new((pair, parsed))),
             (oid, &[]),
             &public,
             None,
@@ -295,7 +299,7 @@ impl Key {
             material,
             spki: der::subject_public_key_info(algorithm, parameters, public).into(),
             ski: ski_of(public),
-            modulus_digest,
+            modulus_digest: modulus_digest.map(Box::new),
             lane_state: LaneState::default(),
             substitutes: OnceLock::new(),
         }
@@ -311,8 +315,8 @@ impl Key {
     /// SHA-256 over the modulus written in upper-case hex, for RSA keys: the older way to ask for a
     /// key.
     #[must_use]
-    pub const fn modulus_digest(&self) -> Option<[u8; 32]> {
-        self.modulus_digest
+    pub fn modulus_digest(&self) -> Option<[u8; 32]> {
+        self.modulus_digest.as_deref().copied()
     }
 
     /// Algorithm and size.
@@ -381,7 +385,7 @@ impl Key {
     /// The numbers of an RSA key.
     pub(crate) const fn rsa_parts(&self) -> Option<&RsaParts> {
         match &self.material {
-            Material::Rsa(_, parts) => Some(parts),
+            Material::Rsa(_, parts) => Some(&**parts),
             Material::Ec(..) | Material::Ed25519(_) | Material::MlDsa(..) => None,
             #[cfg(feature = "pkcs11")]
             Material::Token(..) => None,
@@ -407,10 +411,10 @@ impl Key {
     /// exponent, or, for a key in a token, by [`Self::prepare_key_exchange`].
     pub(crate) fn substitutes(&self) -> Option<&Substitutes> {
         if let Some(parts) = self.rsa_parts() {
-            let make = || Substitutes::new(&parts.d, parts.modulus_len());
+            let make = || Box::new(Substitutes::new(&parts.d, parts.modulus_len()));
             return Some(self.substitutes.get_or_init(make));
         }
-        self.substitutes.get()
+        self.substitutes.get().map(Box::as_ref)
     }
 
     /// What an RSA key in a token has to open once, by [`Operation::RsaPrivate`], before it can answer key
@@ -426,7 +430,8 @@ impl Key {
     /// Keeps what the token has made of [`Self::key_exchange_challenge`]. It is a secret: wipe it after.
     pub fn prepare_key_exchange(&self, opened: &[u8]) {
         // Another request may have been first, with the same result.
-        let _ = self.substitutes.set(Substitutes::new(opened, opened.len()));
+        let made = Substitutes::new(opened, opened.len());
+        let _ = self.substitutes.set(Box::new(made));
     }
 
     /// The scalar of an elliptic-curve key, big endian, as long as the curve's order.

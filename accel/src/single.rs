@@ -69,7 +69,8 @@ fn compute(job: &mut Job<'_>) -> Result<(), Refused> {
             job.output.extend_from_slice(&signature);
             Ok(())
         }
-        (Material::MlDsa(pair, _), Operation::MlDsaSign) => {
+        (Material::MlDsa(keys), Operation::MlDsaSign) => {
+            let (pair, _) = &**keys;
             job.output.resize(pair.algorithm().signature_len(), 0);
             let length = pair.sign(job.input, job.output).map_err(|_| Refused)?;
             if length == job.output.len() {

@@ -94,7 +94,8 @@ fn verifies(key: &Key, operation: Operation, input: &[u8], output: &[u8]) -> boo
         (Material::Token(token), operation) => token.public().verifies(operation, input, output),
         (Material::Ec(ec, _), Operation::EcdsaSign(_)) => ec.verify(input, output),
         (Material::Ed25519(ed), Operation::Ed25519Sign) => ed.verify(input, output),
-        (Material::MlDsa(_, public), Operation::MlDsaSign) => {
+        (Material::MlDsa(keys), Operation::MlDsaSign) => {
+            let (_, public) = &**keys;
             public.verify_sig(input, output).is_ok()
         }
         _ => false,

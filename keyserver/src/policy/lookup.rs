@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::cover::CoverBuilder;
 use super::purpose::KeyUse;
 use crate::config::{Grant, KeyPattern};
@@ -21,16 +23,19 @@ pub struct KeyName<'a> {
     pub usage: &'a Arc<KeyUse>,
 }
 
+/// Places of keys in a list. Nearly always one: of a hundred thousand names, each is that of one key.
+type Places = SmallVec<[u32; 1]>;
+
 /// The keys by label and SKI.
 pub(super) struct KeyLookup<'a> {
     keys: &'a [KeyName<'a>],
-    by_label: HashMap<&'a str, Vec<usize>>,
-    by_ski: HashMap<[u8; 20], Vec<usize>>,
+    by_label: HashMap<&'a str, Places>,
+    by_ski: HashMap<[u8; 20], Places>,
 }
 
 impl<'a> KeyLookup<'a> {
     pub(super) fn new(keys: &'a [KeyName<'a>]) -> Self {
-        let places = || keys.iter().enumerate();
+        let places = || (0u32..).zip(keys);
         Self {
             keys,
             by_label: group(places().map(|(place, key)| (key.label, place))),
@@ -72,9 +77,10 @@ impl<'a> KeyLookup<'a> {
 
     /// Every key that fits.
     pub(super) fn matching(&self, pattern: &KeyPattern) -> Vec<&'a KeyName<'a>> {
-        let at = |places: Option<&Vec<usize>>| {
+        let at = |places: Option<&Places>| {
             let places = places.into_iter().flatten();
-            places.filter_map(|place| self.keys.get(*place)).collect()
+            let key = |place: &u32| self.keys.get(usize::try_from(*place).ok()?);
+            places.filter_map(key).collect()
         };
         match pattern {
             KeyPattern::Ski(ski) => at(self.by_ski.get(ski)),
@@ -91,8 +97,8 @@ pub(super) fn is_glob(pattern: &str) -> bool {
     pattern.contains(['*', '?'])
 }
 
-fn group<K: Eq + Hash>(entries: impl Iterator<Item = (K, usize)>) -> HashMap<K, Vec<usize>> {
-    let mut groups: HashMap<K, Vec<usize>> = HashMap::new();
+fn group<K: Eq + Hash>(entries: impl Iterator<Item = (K, u32)>) -> HashMap<K, Places> {
+    let mut groups: HashMap<K, Places> = HashMap::new();
     for (name, place) in entries {
         groups.entry(name).or_default().push(place);
     }
