@@ -50,6 +50,24 @@ impl KeyTable {
         })
     }
 
+    /// Puts the objects of `old` in the place of those of this table that are the same key, for those that it
+    /// `may` keep: what was prepared for them stays, and no second copy. A key in a token has a way to it that may
+    /// have changed, so it is left.
+    pub fn adopt(&mut self, old: &Self, may: impl Fn(&Key) -> bool) {
+        for loaded in &mut self.keys {
+            let same = |key: &Key| {
+                key.spki_der() == loaded.key.spki_der()
+                    && !(key.is_in_token() || loaded.key.is_in_token())
+                    && may(key)
+            };
+            if let Some((_, key)) = old.by_ski(&loaded.key.ski())
+                && same(key)
+            {
+                loaded.key = Arc::clone(key);
+            }
+        }
+    }
+
     /// The key with this subject key identifier.
     #[must_use]
     pub fn by_ski(&self, ski: &[u8; 20]) -> Option<(KeyIndex, &Arc<Key>)> {

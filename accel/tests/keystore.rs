@@ -9,6 +9,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use accel::{KeyFileError, KeyIndex, KeyTable, LoadRules, load_directory, load_file};
 use tempfile::TempDir;
@@ -257,6 +258,25 @@ fn keys_are_found_by_both_identifiers() {
     assert_eq!(listed, [(0, "a".into()), (1, "b".into())]);
     assert_eq!(table.get(KeyIndex(1)).unwrap().label, "b");
     assert!(table.get(KeyIndex(2)).is_none());
+}
+
+#[test]
+fn a_table_adopts_the_objects_of_the_same_keys() {
+    let store = Store::new();
+    store.add("a.key", "rsa2048.pkcs8.pem");
+    store.add("b.key", "p256.pkcs8.pem");
+    let load = || {
+        let keys = load_directory(store.0.path(), &LoadRules::default()).unwrap();
+        KeyTable::new(keys).unwrap()
+    };
+    let key = |table: &KeyTable, at| table.get(KeyIndex(at)).unwrap().key.clone();
+    let (old, mut new) = (load(), load());
+    new.adopt(&old, |key| key.modulus_len().is_none());
+    assert!(!Arc::ptr_eq(&key(&old, 0), &key(&new, 0)));
+    assert!(Arc::ptr_eq(&key(&old, 1), &key(&new, 1)));
+    new.adopt(&KeyTable::default(), |_| true);
+    new.adopt(&old, |_| true);
+    assert!(Arc::ptr_eq(&key(&old, 0), &key(&new, 0)));
 }
 
 #[test]

@@ -44,20 +44,17 @@ impl Prover {
         .map(Self)
     }
 
-    /// Signs with every key of `new` that `old` does not have.
+    /// Signs with every key of `new` that is not the same object in `old`.
     ///
     /// # Errors
     ///
     /// [`LoadError::SelfTest`] names the first key whose signature is not right.
     pub(crate) fn prove(&self, new: &Snapshot, old: Option<&Snapshot>) -> Result<(), LoadError> {
-        // A key that has moved between a file and a token, or between tokens, is another object with
-        // the same name.
+        // The very object: a key that has moved between a file and a token, or between tokens, or that was read
+        // again, is another one with the same name.
         let known = |key: &Key| {
             old.and_then(|old| old.keys.by_ski(&key.ski()))
-                .is_some_and(|(_, old)| {
-                    std::ptr::eq(Arc::as_ptr(old), key)
-                        || !(Tokens::holds(old) || Tokens::holds(key))
-                })
+                .is_some_and(|(_, old)| std::ptr::eq(Arc::as_ptr(old), key))
         };
         let mut keys: Vec<(&Key, &str)> = (0..)
             .map_while(|position| new.key_at(position))

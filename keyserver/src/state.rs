@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use accel::{Engine, Key};
+use accel::{Engine, Key, Trust};
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
@@ -115,7 +115,7 @@ impl ServerState {
     }
 
     /// Reads the configuration file again and puts what it names in force: parse, validate, build,
-    /// sign once with every new or changed key, swap. Connections are not touched; a request
+    /// sign once with every new or changed key, swap. Other keys in files stay the objects that they were. Connections are not touched; a request
     /// decided under the old snapshot finishes under it.
     ///
     /// # Errors
@@ -160,6 +160,10 @@ impl ServerState {
         let config = Config::load(&old.config.path)?;
         let needs_restart = needs_restart(&old.config, &config);
         let mut new = Snapshot::load(config, &self.tokens, Some(old))?;
+        // Of a class in quarantine every key is taken as it was read and proved again: the one in memory may be
+        // what is wrong.
+        let may_keep = |key: &Key| self.engine.trust(key.class()) == Trust::Trusted;
+        new.keys.adopt(&old.keys, may_keep);
         self.prover.prove(&new, Some(old))?;
         (self.meters.attach(&mut new.policy)).map_err(LoadError::State)?;
         let missing_in = |other: &Snapshot, of: &Snapshot| {

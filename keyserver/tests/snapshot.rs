@@ -393,6 +393,26 @@ fn a_reload_takes_effect_as_a_whole_or_not_at_all() {
     assert_eq!(state.snapshot.load().generation, 3);
 }
 
+/// One copy of a key, whatever is reloaded; another key under the same name is another.
+#[test]
+fn a_reload_keeps_the_objects_of_keys_that_are_the_same() {
+    let site = Site::new();
+    site.add_key("bank");
+    site.add_key("shop");
+    let state = ServerState::load(Config::load(&site.config()).unwrap(), engine()).unwrap();
+    let key = |position| Arc::clone(state.snapshot.load().key_at(position).unwrap().0);
+    let [bank, shop] = [0, 1].map(key);
+    site.add_key("shop");
+    // In front of the others, which keep their objects at other places.
+    site.add_key("aunt");
+    let report = state.reload().unwrap();
+    assert_eq!((report.keys, report.added, report.removed), (3, 2, 1));
+    assert!(Arc::ptr_eq(&key(1), &bank));
+    assert!(!Arc::ptr_eq(&key(2), &shop));
+    let label = state.snapshot.load().key_at(1).unwrap().1.to_owned();
+    assert_eq!(label, "bank");
+}
+
 #[test]
 fn a_client_that_is_removed_is_nobody_after_the_reload() {
     let site = Site::new();
