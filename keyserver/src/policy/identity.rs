@@ -127,12 +127,33 @@ fn subject_text(certificate: &X509Certificate<'_>) -> String {
 }
 
 /// Escapes the characters that structure a name (RFC 4514, section 2.4), so that an attribute
-/// `edge,O=Bank` cannot pass for two.
+/// `edge,O=Bank` cannot pass for two, and none that begins with `#` for the bytes of another.
 fn escape_into(text: &mut String, value: &str) {
-    for character in value.chars() {
-        if matches!(character, ',' | '+' | '=' | '"' | '\\' | '<' | '>' | ';') {
+    for (position, character) in value.chars().enumerate() {
+        let begins_bytes = position == 0 && character == '#';
+        if begins_bytes || matches!(character, ',' | '+' | '=' | '"' | '\\' | '<' | '>' | ';') {
             text.push('\\');
         }
         text.push(character);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_cannot_pass_for_structure() {
+        for (value, escaped) in [
+            ("edge-1", "edge-1"),
+            ("edge,O=Bank", "edge\\,O\\=Bank"),
+            ("#0c0141", "\\#0c0141"),
+            ("edge#1", "edge#1"),
+            ("\\#", "\\\\#"),
+        ] {
+            let mut text = String::new();
+            escape_into(&mut text, value);
+            assert_eq!(text, escaped);
+        }
     }
 }
