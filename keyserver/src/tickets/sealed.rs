@@ -74,7 +74,7 @@ pub fn seal(
     Ok(blob)
 }
 
-/// What was sealed, as it stands at the front of the returned buffer's place: the plaintext alone.
+/// Opens what [`seal`] has made: the plaintext alone.
 ///
 /// # Errors
 ///
