@@ -11,7 +11,7 @@ mod file;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 use keyless_protocol::{ErrorCode, Ski};
@@ -134,10 +134,16 @@ impl Stops {
 }
 
 /// The stops in force, and the one way to change them.
+///
+/// Memory changes under a lock that nobody holds while waiting for a disk: whatever another command waits for, a stop
+/// counts at once. Then the file is written, with all that counts by then.
 #[derive(Debug)]
 pub struct Switchboard {
     current: ArcSwap<Stops>,
-    /// Held during a change, so that file and memory change in the same order.
+    /// Held while memory changes. What somebody is about to let go on, as soon as that is on disk.
+    resuming: Mutex<Option<Subject>>,
+    /// Held while the file is written, so that what is written last is what counts last. Never waited for under the
+    /// other lock.
     file: Mutex<Option<PathBuf>>,
 }
 
@@ -157,6 +163,7 @@ impl Switchboard {
         };
         Ok(Self {
             current: ArcSwap::from_pointee(stops),
+            resuming: Mutex::default(),
             file: Mutex::new(path),
         })
     }
@@ -179,21 +186,35 @@ impl Switchboard {
         reason: String,
         tickets: &[Subject],
     ) -> Result<bool, StateError> {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut stops = Stops::clone(&self.current());
-        let is_new = !stops.stops(&subject);
+        let is_new = self.stop_in_memory(subject, uid, reason, tickets);
+        // Also when nothing is new: the last attempt to write may have failed.
+        self.save()?;
+        Ok(is_new)
+    }
+
+    fn stop_in_memory(
+        &self,
+        subject: Subject,
+        uid: u32,
+        reason: String,
+        tickets: &[Subject],
+    ) -> bool {
         let since = clock::wall().duration_since(std::time::UNIX_EPOCH);
         let since = since.unwrap_or_default().as_secs();
         let stop = Stop { since, uid, reason };
+        let mut resuming = lock(&self.resuming);
+        let mut stops = Stops::clone(&self.current());
+        // Whoever is letting it go on came before, and must not end this stop.
+        if resuming.take_if(|about| *about == subject).is_some() {
+            stops.by_subject.remove(&subject);
+        }
+        let is_new = !stops.stops(&subject);
         stops.by_subject.entry(subject).or_insert(stop);
         if is_new {
             (tickets.iter()).for_each(|subject| stops.revoke(subject, 0));
         }
-        let stops = Arc::new(stops);
-        self.current.store(Arc::clone(&stops));
-        // Also when nothing is new: the last attempt to write may have failed.
-        file::write(file.as_deref(), &stops)?;
-        Ok(is_new)
+        self.current.store(Arc::new(stops));
+        is_new
     }
 
     /// Revokes the ticket keys of `subject`, a key or all: raises its generation by one, or to `least` where that is more.
@@ -203,13 +224,15 @@ impl Switchboard {
     ///
     /// [`StateError`] when it is not on disk. It counts all the same, until the server ends.
     pub fn revoke_tickets(&self, subject: &Subject, least: u32) -> Result<u32, StateError> {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut stops = Stops::clone(&self.current());
-        stops.revoke(subject, least);
-        let generation = stops.generations.get(subject).copied().unwrap_or(0);
-        let stops = Arc::new(stops);
-        self.current.store(Arc::clone(&stops));
-        file::write(file.as_deref(), &stops)?;
+        let generation = {
+            let _changing = lock(&self.resuming);
+            let mut stops = Stops::clone(&self.current());
+            stops.revoke(subject, least);
+            let generation = stops.generations.get(subject).copied().unwrap_or(0);
+            self.current.store(Arc::new(stops));
+            generation
+        };
+        self.save()?;
         Ok(generation)
     }
 
@@ -219,19 +242,58 @@ impl Switchboard {
     ///
     /// [`StateError`] when it is not on disk. Then it stays stopped.
     pub fn resume(&self, subject: &Subject) -> Result<bool, StateError> {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = lock(&self.file);
+        let (stops, was_stopped) = self.begin_resuming(subject);
+        let written = match file.as_deref() {
+            Some(path) => file::write(Some(path), &stops),
+            None => Ok(()),
+        };
+        self.end_resuming(subject, written.is_ok());
+        written.map(|()| was_stopped)
+    }
+
+    /// What shall be on disk before `subject` goes on, and whether it was stopped.
+    fn begin_resuming(&self, subject: &Subject) -> (Stops, bool) {
+        let mut resuming = lock(&self.resuming);
+        *resuming = Some(subject.clone());
         let mut stops = Stops::clone(&self.current());
         let was_stopped = stops.by_subject.remove(subject).is_some();
-        if file.is_some() {
-            file::write(file.as_deref(), &stops)?;
-        }
-        self.current.store(Arc::new(stops));
-        Ok(was_stopped)
+        (stops, was_stopped)
     }
+
+    /// Lets it go on if that is on disk, unless it was stopped again in between: that stop counts, and will be written.
+    fn end_resuming(&self, subject: &Subject, is_written: bool) {
+        let mut resuming = lock(&self.resuming);
+        if resuming.take().is_some() && is_written {
+            // With what was stopped in between.
+            let mut stops = Stops::clone(&self.current());
+            stops.by_subject.remove(subject);
+            self.current.store(Arc::new(stops));
+        }
+    }
+
+    /// Writes down what counts now.
+    fn save(&self) -> Result<(), StateError> {
+        let file = lock(&self.file);
+        file::write(file.as_deref(), &self.current.load_full())
+    }
+}
+
+/// What is guarded is whole after every statement, so a panic elsewhere leaves nothing broken.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::thread;
+    use std::time::Duration;
+
+    use nix::fcntl::OFlag;
+    use nix::sys::stat::Mode;
+
     use super::*;
 
     const KEY: Subject = Subject::Key([7; 20]);
@@ -289,5 +351,68 @@ mod tests {
         assert!(board.current().stops(&KEY));
         board.resume(&KEY).unwrap_err();
         assert!(board.current().stops(&KEY));
+    }
+
+    /// Waits for `what`, with a bound that only a server that hangs comes to.
+    fn wait_until(what: impl Fn() -> bool) {
+        let limit = clock::now() + Duration::from_secs(10);
+        while !what() {
+            assert!(clock::now() < limit, "it does not happen");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// A disk that takes a file and does not answer: a pipe without a reader in the place of the new file.
+    #[test]
+    fn a_stop_counts_while_the_disk_keeps_another_one_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let new = directory.path().join("stops.new");
+        nix::unistd::mkfifo(&new, Mode::S_IRWXU).unwrap();
+        let board = Switchboard::open(Some(directory.path())).unwrap();
+        thread::scope(|scope| {
+            let first = scope.spawn(|| board.stop(KEY, 0, "one".to_owned(), &[]));
+            wait_until(|| board.current().stops(&KEY));
+            let second = scope.spawn(|| board.stop(Subject::All, 0, "all".to_owned(), &[]));
+            wait_until(|| board.current().stops(&Subject::All));
+            let third = scope.spawn(|| board.revoke_tickets(&Subject::All, 5));
+            wait_until(|| board.current().generation(&[7; 20]) == 5);
+            assert!(!first.is_finished() && !second.is_finished() && !third.is_finished());
+
+            // The disk answers again. A pipe cannot be flushed, so the first write fails; the others find none.
+            let pipe = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&new).unwrap();
+            fs::remove_file(&new).unwrap();
+            first.join().unwrap().unwrap_err();
+            assert!(second.join().unwrap().unwrap());
+            assert_eq!(third.join().unwrap().unwrap(), 5);
+            drop(pipe);
+        });
+        let again = Switchboard::open(Some(directory.path())).unwrap();
+        assert_eq!(**again.current(), **board.current());
+        assert_eq!(subjects(&again).len(), 2);
+    }
+
+    #[test]
+    fn a_stop_is_not_lost_to_whoever_lets_it_go_on_at_that_moment() {
+        let directory = tempfile::tempdir().unwrap();
+        let board = Switchboard::open(Some(directory.path())).unwrap();
+        board.stop(KEY, 1, "one".to_owned(), &[]).unwrap();
+        // Both while the disk has what lets it go on.
+        let (on_disk, was_stopped) = board.begin_resuming(&KEY);
+        assert!(was_stopped && !on_disk.stops(&KEY) && board.current().stops(&KEY));
+        assert!(board.stop(KEY, 2, "two".to_owned(), &[KEY]).unwrap());
+        board.stop(Subject::All, 3, "all".to_owned(), &[]).unwrap();
+        board.end_resuming(&KEY, true);
+        let again = Switchboard::open(Some(directory.path())).unwrap();
+        for board in [&board, &again] {
+            assert!(board.current().stops(&KEY) && board.current().stops(&Subject::All));
+            assert_eq!(board.current().by_subject[&KEY].reason, "two");
+            assert_eq!(board.current().generation(&[7; 20]), 1);
+        }
+        // Nothing else was stopped meanwhile: it goes on, and what was stopped meanwhile does not.
+        board.begin_resuming(&KEY);
+        board.stop(Subject::Client("edge".to_owned()), 4, "edge".to_owned(), &[]).unwrap();
+        board.end_resuming(&KEY, true);
+        assert_eq!(subjects(&board).len(), 2);
+        assert!(!board.current().stops(&KEY));
     }
 }
