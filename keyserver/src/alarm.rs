@@ -40,15 +40,35 @@ pub(crate) async fn watch(state: &ServerState) -> ! {
     let mut turns = tokio::time::interval(limits::ALARM_INTERVAL);
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut known = Class::ALL.map(|_| Trust::Trusted);
+    let mut hung = [false; 2];
     for turn in 1_u32.. {
         turns.tick().await;
         report(state.engine());
         note_quarantine(state.engine(), &mut known);
+        note_hung_disks(state, &mut hung);
         if turn.is_multiple_of(limits::PROOF_TURNS) && known.contains(&Trust::Refused) {
             prove_refused(state.engine());
         }
     }
     std::future::pending().await
+}
+
+/// Logs once that a disk keeps the ledger or the meters waiting: their threads cannot, while they wait.
+fn note_hung_disks(state: &ServerState, known: &mut [bool; 2]) {
+    let [ledger, meters] = [state.ledger.is_hung(), state.meters.health().is_hung()];
+    let [knew_ledger, knew_meters] = std::mem::replace(known, [ledger, meters]);
+    if ledger && !knew_ledger {
+        tracing::error!(
+            alarm = "ledger_unwritable",
+            "the disk of the ledger does not answer: nothing is decrypted until it does; signing goes on"
+        );
+    }
+    if meters && !knew_meters {
+        tracing::error!(
+            alarm = "meters_unwritable",
+            "the disk of [admin] state does not answer: grants with `daily` give nothing more until it does; others go on"
+        );
+    }
 }
 
 /// Logs each class that is believed more or less than it was.

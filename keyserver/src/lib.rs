@@ -32,6 +32,7 @@ pub mod tokens;
 
 mod acceptor;
 mod alarm;
+mod disk;
 mod door;
 mod engine;
 mod framing;

@@ -147,6 +147,11 @@ pub const WRITE_STALL: Duration = Duration::from_secs(30);
 /// How often an I/O thread looks for connections past a deadline.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
+/// A write of the ledger or of the meters that takes longer is taken for hung. A disk that works needs a few
+/// milliseconds, and one that is busy some hundred; and what waits for it in that time keeps its place among a
+/// connection's requests.
+pub const DISK_HUNG_AFTER: Duration = Duration::from_secs(1);
+
 /// How often a crypto thread without work shows that it lives.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 

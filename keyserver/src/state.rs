@@ -93,6 +93,7 @@ impl ServerState {
             tokens.clone(),
             Arc::clone(&credentials),
             Arc::clone(&ledger),
+            Arc::clone(meters.health()),
         );
         metrics.reload(true);
         metrics.set_keys(snapshot.keys.len());

@@ -27,6 +27,7 @@ use crate::clock;
 use crate::delegation::Outstanding;
 use crate::dispatch::Dispatcher;
 use crate::ledger::LedgerHealth;
+use crate::meters::MetersHealth;
 use crate::tokens::Tokens;
 
 /// The reason of those that found no room.
@@ -61,13 +62,14 @@ struct Control {
 }
 
 impl Metrics {
-    /// All figures at zero; those of `engine`, `tokens`, `credentials` and `ledger` as they keep them.
+    /// All figures at zero; those of `engine`, `tokens`, `credentials`, `ledger` and `meters` as they keep them.
     #[must_use]
     pub fn new(
         engine: Arc<Engine>,
         tokens: Tokens,
         credentials: Arc<Outstanding>,
         ledger: Arc<LedgerHealth>,
+        meters: Arc<MetersHealth>,
     ) -> Self {
         let shards = Arc::new(Shards::new());
         let queues = Arc::new(Queues::default());
@@ -80,6 +82,7 @@ impl Metrics {
         registry.register_collector(Box::new(SlotsCollector(tokens)));
         registry.register_collector(Box::new(CredentialsCollector(credentials)));
         registry.register_collector(Box::new(LedgerCollector(ledger)));
+        registry.register_collector(Box::new(MetersCollector(meters)));
         registry.register_collector(Box::new(ProcessCollector));
         Self {
             registry,
@@ -368,6 +371,27 @@ impl Collector for CredentialsCollector {
             "keyserver_delegated_credentials",
             "Delegated credentials that were issued and have not ended.",
             &ConstGauge::new(count),
+        )
+    }
+}
+
+/// The file of the meters.
+#[derive(Debug)]
+struct MetersCollector(Arc<MetersHealth>);
+
+impl Collector for MetersCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        encode_one(
+            &mut encoder,
+            "keyserver_meters_writable",
+            "Whether uses of grants with daily limits can be written down: while it is 0, they run dry.",
+            &ConstGauge::new(i64::from(self.0.is_writable())),
+        )?;
+        encode_one(
+            &mut encoder,
+            "keyserver_meters_failures",
+            "Writes of what such grants have used that failed.",
+            &ConstCounter::new(self.0.failures()),
         )
     }
 }

@@ -75,7 +75,7 @@ pub struct Status {
     pub resident_bytes: Option<i64>,
     /// Open file descriptors.
     pub open_fds: Option<i64>,
-    /// I/O loops that do not turn; empty when all is well.
+    /// Threads that do not turn, by name; empty when all is well.
     pub stuck: Vec<String>,
     /// What an operator has stopped.
     #[serde(default)]
@@ -138,7 +138,10 @@ impl Status {
             stuck: server.health.stuck(),
             stops: stopping::entries(&server.stops.current(), &snapshot),
             horizons: horizon::of(server),
-            warnings: [server.meters.exhausted(), snapshot.warnings()].concat(),
+            warnings: (server.meters.health().trouble().into_iter())
+                .chain(server.meters.exhausted())
+                .chain(snapshot.warnings())
+                .collect(),
         }
     }
 }

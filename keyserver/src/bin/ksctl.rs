@@ -317,7 +317,7 @@ fn ready(socket: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     let why = if !status.stuck.is_empty() {
-        ", and I/O loops are stuck"
+        ", and threads do not turn"
     } else if status.refuses_all {
         ", but no key can be served: results were wrong"
     } else if status.state == "serving" {

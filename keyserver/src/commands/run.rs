@@ -145,6 +145,6 @@ fn report_health(state: &ServerState, notifier: &Notifier) {
     if stuck.is_empty() {
         notifier.tell(&[NotifyState::Watchdog]);
     } else {
-        tracing::error!(loops = stuck.join(", "), "I/O loops do not turn");
+        tracing::error!(threads = stuck.join(", "), "threads do not turn");
     }
 }

@@ -3,28 +3,24 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use keyless_protocol::Ski;
 use serde::{Deserialize, Serialize};
 
 use super::store::{LedgerError, Size};
-use crate::clock;
-
-/// A write that takes longer is taken for hung: nothing more is sent to a disk that does not answer.
-const HUNG_AFTER: Duration = Duration::from_secs(5);
+use crate::disk::WriteWatch;
 
 /// The longest that a command waits for the ledger's thread.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the thread of the ledger tells, and what it is told.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct LedgerHealth {
-    began: Instant,
     is_configured: AtomicBool,
     is_open: AtomicBool,
-    /// Milliseconds after `began` when the write under way began, plus one; 0 when there is none.
-    writing_since: AtomicU64,
+    /// Nothing more is sent to a disk that does not answer.
+    write: WriteWatch,
     figures: Figures,
     failure: Mutex<Option<LedgerError>>,
     commands: Mutex<Vec<DropCommand>>,
@@ -75,20 +71,6 @@ pub struct LedgerReport {
     pub replays: u64,
 }
 
-impl Default for LedgerHealth {
-    fn default() -> Self {
-        Self {
-            began: clock::now(),
-            is_configured: AtomicBool::new(false),
-            is_open: AtomicBool::new(false),
-            writing_since: AtomicU64::new(0),
-            figures: Figures::default(),
-            failure: Mutex::default(),
-            commands: Mutex::default(),
-        }
-    }
-}
-
 impl LedgerHealth {
     /// How it is; nothing where there is none.
     #[must_use]
@@ -99,7 +81,7 @@ impl LedgerHealth {
         let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
         let failure = lock(&self.failure).as_ref().map(ToString::to_string);
         let hung = || {
-            self.is_hung()
+            self.write.is_hung()
                 .then(|| "the disk does not answer".to_owned())
         };
         Some(LedgerReport {
@@ -119,7 +101,13 @@ impl LedgerHealth {
     /// Whether it is worth while to open a ciphertext now.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        self.is_open.load(Ordering::Relaxed) && !self.is_hung()
+        self.is_open.load(Ordering::Relaxed) && !self.write.is_hung()
+    }
+
+    /// Whether the disk keeps a write waiting.
+    #[must_use]
+    pub fn is_hung(&self) -> bool {
+        self.write.is_hung()
     }
 
     /// Has the entries of a key dropped. Blocks until it is done, or has failed.
@@ -163,13 +151,12 @@ impl LedgerHealth {
 
     /// A write begins.
     pub(super) fn writing(&self) {
-        self.writing_since
-            .store(self.now_ms() + 1, Ordering::Relaxed);
+        self.write.begin();
     }
 
     /// It ended after `time`, and made the decisions about `jobs` requests durable; or it failed.
     pub(super) fn written(&self, time: Duration, jobs: Option<usize>) {
-        self.writing_since.store(0, Ordering::Relaxed);
+        self.write.end();
         let add = |figure: &AtomicU64, by: u64| figure.fetch_add(by, Ordering::Relaxed);
         let Some(jobs) = jobs else {
             add(&self.figures.failures, 1);
@@ -192,16 +179,6 @@ impl LedgerHealth {
         self.figures.entries.store(size.entries, Ordering::Relaxed);
         self.figures.bytes.store(size.bytes, Ordering::Relaxed);
     }
-
-    fn is_hung(&self) -> bool {
-        let since = self.writing_since.load(Ordering::Relaxed);
-        since > 0 && Duration::from_millis(self.now_ms().saturating_sub(since)) > HUNG_AFTER
-    }
-
-    fn now_ms(&self) -> u64 {
-        let since = clock::now().saturating_duration_since(self.began);
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    }
 }
 
 /// What is guarded is whole after every statement, so a panic elsewhere leaves nothing broken.
@@ -212,6 +189,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits;
 
     #[test]
     fn a_write_that_does_not_end_counts_as_a_failure_until_it_does() {
@@ -220,7 +198,7 @@ mod tests {
         health.opened();
         health.writing();
         assert!(health.is_writable());
-        health.began = health.began.checked_sub(2 * HUNG_AFTER).unwrap();
+        health.write.age(2 * limits::DISK_HUNG_AFTER);
         assert!(!health.is_writable());
         let report = health.report().unwrap();
         assert_eq!(report.failure.as_deref(), Some("the disk does not answer"));

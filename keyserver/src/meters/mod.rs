@@ -12,6 +12,7 @@
 
 mod bell;
 mod file;
+mod health;
 mod thread;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use crate::statefile::StateError;
 use crate::tls;
 
 pub(crate) use bell::Bell;
+pub use health::MetersHealth;
 pub(crate) use thread::{Thread, start};
 
 /// Names a grant by what it is about: SHA-256 over client, keys, rights, and the number among its equals.
@@ -34,7 +36,11 @@ type MeterId = [u8; 32];
 #[derive(Debug)]
 pub struct Meters {
     file: Option<PathBuf>,
+    /// Held while the file is written, so that what is written last is what is known last.
+    turn: Mutex<()>,
+    health: Arc<MetersHealth>,
     bell: Bell,
+    /// Never held while a disk is waited for: the operator asks for what is in it.
     inside: Mutex<Inside>,
 }
 
@@ -67,6 +73,8 @@ impl Meters {
         let before = file.as_deref().map(file::read).transpose()?;
         Ok(Self {
             file,
+            turn: Mutex::default(),
+            health: Arc::default(),
             bell: Bell::default(),
             inside: Mutex::new(Inside {
                 by_id: HashMap::new(),
@@ -79,12 +87,17 @@ impl Meters {
     ///
     /// # Errors
     ///
-    /// [`StateError`]: it cannot be written. The policy must not be used then.
+    /// [`StateError`]: it cannot be written. The policy must not be used then; the one of before goes on as it was.
     pub fn attach(&self, policy: &mut Policy) -> Result<(), StateError> {
         let day = today();
+        let _turn = lock(&self.turn);
+        let (mut by_id, before) = {
+            let mut inside = lock(&self.inside);
+            inside.before.retain(|_, reserved| reserved.day + 1 >= day);
+            (inside.by_id.clone(), inside.before.clone())
+        };
         let mut equals: HashMap<MeterId, u32> = HashMap::new();
         let mut counted = false;
-        let mut inside = self.lock();
         for (client, compiled) in policy.grants_mut() {
             let grant = compiled.grant();
             if grant.limits.is_none() {
@@ -94,8 +107,7 @@ impl Meters {
             let number = equals.entry(about).or_default();
             *number += 1;
             let id = self::about(client, grant, *number).unwrap_or_default();
-            let before = inside.before.get(&id).copied();
-            let known = inside.by_id.entry(id).or_insert_with(|| Known {
+            let known = by_id.entry(id).or_insert_with(|| Known {
                 meter: Arc::default(),
                 ceiling: None,
                 client: client.to_owned(),
@@ -104,18 +116,30 @@ impl Meters {
             known.ceiling = grant.limits.daily;
             known.place = grant.place.of("daily");
             if known.ceiling.is_some() && self.file.is_some() {
+                let before = before.get(&id).copied();
                 known.meter.keep(before, day, self.bell.clone());
                 counted = true;
             }
             compiled.go_on(Arc::clone(&known.meter));
         }
+        if counted {
+            self.save(&by_id, |known, ceiling, day| {
+                known.meter.to_reserve(ceiling, day)
+            })?;
+        }
+        let mut inside = lock(&self.inside);
+        inside.by_id = by_id;
         // Those of grants that are gone. What they used today is in `before`.
         inside
             .by_id
             .retain(|_, known| Arc::strong_count(&known.meter) > 1);
-        inside.before.retain(|_, reserved| reserved.day + 1 >= day);
-        drop(inside);
-        if counted { self.write() } else { Ok(()) }
+        Ok(())
+    }
+
+    /// How the file is.
+    #[must_use]
+    pub const fn health(&self) -> &Arc<MetersHealth> {
+        &self.health
     }
 
     /// Whether uses should be written down.
@@ -123,46 +147,59 @@ impl Meters {
         let day = today();
         let low =
             |known: &Known| (known.ceiling).is_some_and(|ceiling| known.meter.is_low(ceiling, day));
-        self.lock().by_id.values().any(low)
+        lock(&self.inside).by_id.values().any(low)
     }
 
     /// Writes down uses ahead of all meters.
     fn write(&self) -> Result<(), StateError> {
-        self.save(|known, ceiling, day| known.meter.to_reserve(ceiling, day))
+        let _turn = lock(&self.turn);
+        let by_id = lock(&self.inside).by_id.clone();
+        self.save(&by_id, |known, ceiling, day| {
+            known.meter.to_reserve(ceiling, day)
+        })
     }
 
     /// Writes down what was used, to the number; nothing is handed out after that.
     fn close(&self) -> Result<(), StateError> {
-        self.save(|known, _, day| known.meter.close(day))
+        let _turn = lock(&self.turn);
+        let by_id = lock(&self.inside).by_id.clone();
+        self.save(&by_id, |known, _, day| known.meter.close(day))
     }
 
-    fn save(&self, figures: impl Fn(&Known, u64, u64) -> Reserved) -> Result<(), StateError> {
+    /// Writes down these figures, and what is known of others. Whoever calls it has the turn.
+    fn save(
+        &self,
+        by_id: &HashMap<MeterId, Known>,
+        figures: impl Fn(&Known, u64, u64) -> Reserved,
+    ) -> Result<(), StateError> {
         let Some(path) = &self.file else {
             return Ok(());
         };
         let day = today();
-        // Held while writing, so that what is written last is what is known last.
-        let mut inside = self.lock();
-        let mut written: HashMap<MeterId, Reserved> = inside.before.clone();
-        for (id, known) in &inside.by_id {
+        let mut written = lock(&self.inside).before.clone();
+        for (id, known) in by_id {
             if let Some(ceiling) = known.ceiling {
                 written.insert(*id, figures(known, ceiling, day));
             }
         }
-        file::write(path, &written)?;
+        self.health.writing();
+        let result = file::write(path, &written);
+        self.health
+            .written(result.as_ref().err().map(ToString::to_string));
+        result?;
         for (id, reserved) in &written {
-            if let Some(known) = inside.by_id.get(id) {
+            if let Some(known) = by_id.get(id) {
                 known.meter.reserved(*reserved);
             }
         }
-        inside.before = written;
+        lock(&self.inside).before = written;
         Ok(())
     }
 
     /// Tells of the grants whose uses of the day are over, once a day each.
     fn alarm(&self) {
         let day = today();
-        for known in self.lock().by_id.values() {
+        for known in lock(&self.inside).by_id.values() {
             let Some(ceiling) = known.ceiling else {
                 continue;
             };
@@ -194,15 +231,15 @@ impl Meters {
                 )
             })
         };
-        let mut lines: Vec<_> = self.lock().by_id.values().filter_map(line).collect();
+        let mut lines: Vec<_> = lock(&self.inside).by_id.values().filter_map(line).collect();
         lines.sort();
         lines
     }
+}
 
-    /// The maps are whole after every statement, so a panic elsewhere while it was held leaves nothing broken.
-    fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// What is guarded is whole after every statement, so a panic elsewhere while it was held leaves nothing broken.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn today() -> u64 {

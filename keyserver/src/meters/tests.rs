@@ -1,6 +1,10 @@
 //! Meters over reloads, restarts and crashes.
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
+
+use nix::fcntl::OFlag;
 
 use super::*;
 use crate::clock;
@@ -25,6 +29,12 @@ fn grant(label: &str, daily: u64) -> Grant {
 }
 
 fn policy(meters: &Meters, grants: &[Grant]) -> Policy {
+    let mut policy = detached(grants);
+    meters.attach(&mut policy).unwrap();
+    policy
+}
+
+fn detached(grants: &[Grant]) -> Policy {
     let client = Client {
         name: "edge".to_owned(),
         weight: 1,
@@ -39,9 +49,7 @@ fn policy(meters: &Meters, grants: &[Grant]) -> Policy {
         ski: [0; 20],
         usage: &usage,
     });
-    let mut policy = Policy::compile(&[client], &keys, 1);
-    meters.attach(&mut policy).unwrap();
-    policy
+    Policy::compile(&[client], &keys, 1)
 }
 
 /// How often key `key` can be used until a refusal, with what is written down on the way.
@@ -130,7 +138,7 @@ fn a_grant_that_comes_back_has_not_forgotten() {
     drop(first);
     drop(policy(&meters, &[grant("bank", 20)]));
     drop(policy(&meters, &[grant("bank", 20)]));
-    assert_eq!(meters.lock().by_id.len(), 1);
+    assert_eq!(lock(&meters.inside).by_id.len(), 1);
     let again = policy(&meters, &[grant("shop", 20)]);
     assert_eq!(uses(&meters, &again, 0, 100), 0);
 }
@@ -166,4 +174,67 @@ fn what_cannot_be_written_is_not_handed_out_and_what_is_damaged_is_not_read() {
         error.contains("it is damaged; it says how often"),
         "{error}"
     );
+}
+
+#[test]
+fn a_reload_that_fails_leaves_the_limits_in_force_as_they_were() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let meters = Meters::open(Some(&state)).unwrap();
+    let both = [grant("shop", 100), grant("bank", 100)];
+    let old = policy(&meters, &both);
+    // The reload takes `daily` from one of them, and the disk does not take that.
+    std::fs::rename(&state, directory.path().join("away")).unwrap();
+    let mut without = grant("shop", 100);
+    without.limits.daily = None;
+    without.limits.rate = Some(crate::policy::Rate {
+        count: 1,
+        period: std::time::Duration::from_secs(1),
+        burst: 1,
+    });
+    let mut new = detached(&[without, grant("bank", 100)]);
+    meters.attach(&mut new).unwrap_err();
+    assert!(!meters.health().is_writable());
+    let trouble = meters.health().trouble().unwrap();
+    assert!(trouble.contains("give nothing more"), "{trouble}");
+    drop(new);
+    std::fs::rename(directory.path().join("away"), &state).unwrap();
+    // Written down as it is used, to the last.
+    assert_eq!(uses(&meters, &old, 0, 1000), 100);
+    assert!(meters.health().is_writable());
+    assert_eq!(meters.exhausted().len(), 1);
+}
+
+/// A disk that takes a file and does not answer: a pipe without a reader in the place of the new file.
+#[test]
+fn a_disk_that_hangs_keeps_nobody_waiting_who_asks() {
+    let directory = tempfile::tempdir().unwrap();
+    let meters = Meters::open(Some(directory.path())).unwrap();
+    let policy = policy(&meters, &[grant("shop", 100)]);
+    let new = directory.path().join("meters.new");
+    nix::unistd::mkfifo(&new, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| meters.write());
+        let limit = clock::now() + std::time::Duration::from_secs(20);
+        while !meters.health().is_hung() {
+            assert!(clock::now() < limit, "nobody is told");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert!(meters.exhausted().is_empty() && !meters.health().is_writable());
+        assert!(meters.health().trouble().unwrap().contains("does not answer"));
+        assert!(!writer.is_finished());
+        // A pipe cannot be flushed: the write ends with an error.
+        let pipe = File::options()
+            .read(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(&new);
+        std::fs::remove_file(&new).unwrap();
+        writer.join().unwrap().unwrap_err();
+        drop(pipe);
+    });
+    assert!(!meters.health().is_hung());
+    meters.write().unwrap();
+    assert!(meters.health().is_writable());
+    assert_eq!(uses(&meters, &policy, 0, 1000), 100);
 }

@@ -18,6 +18,9 @@ pub(crate) struct Thread {
 
 /// Starts it.
 ///
+/// It has no heartbeat: whether the disk answers is told by [`super::MetersHealth`], and a disk that does not must not
+/// end a server that can still sign.
+///
 /// # Errors
 ///
 /// The system refused a thread.
@@ -46,7 +49,6 @@ impl Thread {
 }
 
 fn run(state: &ServerState, over: &AtomicBool) {
-    let heartbeat = state.health.watch("meters".to_owned());
     let meters = &state.meters;
     let mut failed = false;
     while !over.load(Ordering::Acquire) {
@@ -56,7 +58,6 @@ fn run(state: &ServerState, over: &AtomicBool) {
         } else {
             meters.bell.wait(limits::HEARTBEAT);
         }
-        heartbeat.tick();
         if meters.is_low() || failed {
             let result = meters.write();
             // Said once, not every second.
@@ -73,5 +74,4 @@ fn run(state: &ServerState, over: &AtomicBool) {
     if let Err(error) = meters.close() {
         tracing::error!("{error}: what was written down ahead counts as used");
     }
-    state.health.unwatch(&heartbeat);
 }
