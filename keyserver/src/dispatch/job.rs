@@ -130,6 +130,19 @@ impl Job {
         self.credential.is_some() && !self.is_recorded && self.outcome == Outcome::Done
     }
 
+    /// What is answered, where `stopped` says whether the result may not leave any more.
+    ///
+    /// An opened ciphertext leaves only if the ledger has decided about it, and a credential only when it is written
+    /// down: whatever was stopped when it should have gone there, and is not now.
+    pub(crate) fn final_outcome(&self, stopped: Option<Stopped>) -> Outcome {
+        match (self.outcome, stopped) {
+            (Outcome::Done, Some(stopped)) => Outcome::Stopped(stopped),
+            (Outcome::Done, None) if self.awaits_ledger() => Outcome::NoLedger,
+            (Outcome::Done, None) if self.awaits_keeper() => Outcome::Unwritten,
+            (outcome, _) => outcome,
+        }
+    }
+
     /// Wipes what the job carried. Only the used part of a buffer can hold anything: the rest was
     /// wiped when it was last used.
     fn wipe(&mut self) {
@@ -212,6 +225,22 @@ mod tests {
 
     fn client(number: u64) -> Client {
         Client { number, weight: 1 }
+    }
+
+    #[test]
+    fn an_opened_ciphertext_leaves_only_when_it_is_recorded() {
+        let mut job = Job::new(0, crate::clock::now());
+        job.outcome = Outcome::Done;
+        assert_eq!(job.final_outcome(None), Outcome::Done);
+        let stopped = Outcome::Stopped(Stopped::All);
+        assert_eq!(job.final_outcome(Some(Stopped::All)), stopped);
+        job.exchange = Some(KeyExchange::Compatible);
+        assert_eq!(job.final_outcome(None), Outcome::NoLedger);
+        assert_eq!(job.final_outcome(Some(Stopped::All)), stopped);
+        job.is_recorded = true;
+        assert_eq!(job.final_outcome(None), Outcome::Done);
+        job.outcome = Outcome::Replayed;
+        assert_eq!(job.final_outcome(Some(Stopped::All)), Outcome::Replayed);
     }
 
     #[test]

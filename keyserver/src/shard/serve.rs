@@ -20,7 +20,7 @@ use crate::dispatch::{Job, Outcome, Pending, Task, client_of, translate};
 use crate::info;
 use crate::policy::{self, Admitted, Peer, Refusal, RefusalReason, Right};
 use crate::snapshot::Snapshot;
-use crate::stops::Stopped;
+use crate::stops::{Stopped, Stops};
 use crate::tokens::Tokens;
 
 impl<S: Stream> Shard<S> {
@@ -92,27 +92,35 @@ impl<S: Stream> Shard<S> {
             address: connection.peer.ip(),
         };
         match policy::admit(snapshot, &peer, request, now) {
-            Ok(admitted) => match self.context.state.stops.current().forbid(&admitted) {
-                None => self.use_admitted(connection, request, admitted, now),
-                Some(stopped) => {
-                    let refusal = RefusalReason::Stopped(stopped).refusal();
-                    self.refuse(connection, snapshot, request, refusal, now);
+            Ok(admitted) => {
+                let stops = self.context.state.stops.current();
+                match stops.forbid(&admitted) {
+                    None => self.use_admitted(connection, request, admitted, &stops, now),
+                    Some(stopped) => {
+                        let refusal = RefusalReason::Stopped(stopped).refusal();
+                        self.refuse(connection, snapshot, request, refusal, now);
+                    }
                 }
-            },
+            }
             Err(refusal) => self.refuse(connection, snapshot, request, refusal, now),
         }
     }
 
-    /// Carries out what may be: what needs no private key at once, all else as a job.
+    /// Carries out what may be: what needs no private key at once, all else as a job. `stops` are those under which it
+    /// may be: whoever was blocked since must not get ticket keys of the generation that this began.
     fn use_admitted(
         &self,
         connection: &Connection<S>,
         request: &Request<'_>,
         admitted: Admitted,
+        stops: &Stops,
         now: Instant,
     ) {
         match admitted.right() {
-            Right::Tickets | Right::Seal => self.serve_tickets(connection, request, &admitted),
+            Right::Tickets | Right::Seal => {
+                let generation = stops.generation(&admitted.key().ski());
+                self.serve_tickets(connection, request, &admitted, generation);
+            }
             Right::Delegate => self.delegate(connection, request, admitted, now),
             _ => match translate(&admitted, request.payload) {
                 Ok(task) => self.gather(connection, request, admitted, &task, None, now),
@@ -252,11 +260,15 @@ impl<S: Stream> Shard<S> {
 
     /// Sends on what has to be on disk before it is answered: an opened ciphertext to the ledger, a credential to
     /// its keeper. Gives any other job back.
-    fn record(&self, job: Box<Job>) -> Option<Box<Job>> {
+    fn record(&self, mut job: Box<Job>) -> Option<Box<Job>> {
         let is_due = (job.awaits_ledger() || job.awaits_keeper())
-            && self.stopped(&job).is_none()
             && self.connections.borrow().find(job.connection).is_some();
         if !is_due {
+            return Some(job);
+        }
+        if let Some(stopped) = self.stopped(&job) {
+            // For good: should that end before the answer leaves, it would leave unrecorded.
+            job.outcome = Outcome::Stopped(stopped);
             return Some(job);
         }
         let sent = if job.awaits_ledger() {
@@ -281,7 +293,7 @@ impl<S: Stream> Shard<S> {
             Outcome::Done => self.stopped(job),
             _ => None,
         };
-        let outcome = stopped.map_or(job.outcome, Outcome::Stopped);
+        let outcome = job.final_outcome(stopped);
         if outcome == Outcome::Done {
             self.complete_credential(job);
         }

@@ -23,15 +23,16 @@ impl<S: Stream> Shard<S> {
         self.fail(connection, request, code);
     }
 
-    /// Carries out what the rights `tickets` and `seal` allow.
+    /// Carries out what the rights `tickets` and `seal` allow, with the keys of this generation.
     pub(super) fn serve_tickets(
         &self,
         connection: &Connection<S>,
         request: &Request<'_>,
         admitted: &Admitted,
+        generation: u32,
     ) {
         connection.worked(turn::TICKETS);
-        match self.ticket_answer(request, admitted) {
+        match self.ticket_answer(request, admitted, generation) {
             Ok(answer) => {
                 connection.reply_secret(&Reply::success(request.id, &answer));
                 (self.metrics()).request(request.opcode, None, "ok");
@@ -51,11 +52,11 @@ impl<S: Stream> Shard<S> {
         &self,
         request: &Request<'_>,
         admitted: &Admitted,
+        generation: u32,
     ) -> Result<Zeroizing<Vec<u8>>, ErrorCode> {
         let state = &self.context.state;
         let master = (admitted.snapshot().tickets.as_ref()).ok_or(ErrorCode::Internal)?;
         let ski = admitted.key().ski();
-        let generation = state.stops.current().generation(&ski);
         let now = unix_now();
         let answer = match request.opcode {
             Opcode::Seal => tickets::seal(master, &ski, generation, now, request.payload),
