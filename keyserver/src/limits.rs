@@ -41,6 +41,17 @@ pub const QUIET_SWEEPS: u8 = 10;
 /// P-256, where the I/O thread is what requests wait for.
 pub const JOBS_PER_SHARD: usize = 4096;
 
+/// Of those, that may open a ciphertext at one time. They wait for the ledger before they are answered: so many stay
+/// where they are while its disk hangs, and the others are there for what needs no ledger.
+pub const OPENING: usize = JOBS_PER_SHARD / 2;
+
+/// The same, of one client: less than half of the jobs that it is given when it is alone, so that with all of these
+/// waiting it is still given others. More than the queue of any class lets in.
+pub const OPENING_PER_CLIENT: usize = OPENING / 4;
+
+/// The part of what a connection may have in flight that is kept for what opens no ciphertext: a quarter.
+pub const ROOM_WITHOUT_LEDGER: usize = 4;
+
 /// Accounts of the clients that have jobs. Clients beyond that many share them.
 pub const JOB_ACCOUNTS: usize = 1024;
 
@@ -240,6 +251,7 @@ pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 const _: () = assert!(READ_BYTES >= (HEADER_LEN + MAX_BODY) / 2);
 const _: () = assert!(OUTPUT_BYTES_MAX >= HEADER_LEN + MAX_BODY);
 const _: () = assert!(JOBS_PER_SHARD >= 4 * IN_FLIGHT_PER_CONNECTION);
+const _: () = assert!(OPENING_PER_CLIENT >= IN_FLIGHT_PER_CONNECTION);
 const _: () = assert!(SLOT_SESSIONS * SLOT_WAITING_PER_SESSION <= SLOT_WAITING_MAX);
 // All sessions of a slot that hangs, their replacements and its queue leave a connection room for
 // other keys.

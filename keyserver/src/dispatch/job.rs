@@ -174,6 +174,9 @@ pub(crate) struct JobPool {
     unmade: usize,
     /// Jobs under way by client; see [`account`].
     held: Box<[usize]>,
+    /// Of those, the ones that open a ciphertext, and their sum.
+    opening: Box<[usize]>,
+    all_opening: usize,
 }
 
 impl JobPool {
@@ -184,6 +187,8 @@ impl JobPool {
             free: Vec::with_capacity(jobs),
             unmade: jobs,
             held: vec![0; limits::JOB_ACCOUNTS].into_boxed_slice(),
+            opening: vec![0; limits::JOB_ACCOUNTS].into_boxed_slice(),
+            all_opening: 0,
         }
     }
 
@@ -203,10 +208,31 @@ impl JobPool {
         Some(job)
     }
 
+    /// Whether another job of this client may open a ciphertext. If it does, [`Self::opens`] counts it.
+    pub(crate) fn may_open(&self, client: Client) -> bool {
+        let opening = self.opening.get(account(client)).copied();
+        opening.is_some_and(|opening| opening < limits::OPENING_PER_CLIENT)
+            && self.all_opening < limits::OPENING
+    }
+
+    /// A job of this client opens a ciphertext, and may wait for the ledger until it is released.
+    pub(crate) fn opens(&mut self, client: Client) {
+        self.all_opening += 1;
+        if let Some(opening) = self.opening.get_mut(account(client)) {
+            *opening += 1;
+        }
+    }
+
     /// Wipes a job and keeps it for the next request.
     pub(crate) fn release(&mut self, mut job: Box<Job>) {
         if let Some(held) = self.held.get_mut(account(job.client)) {
             *held = held.saturating_sub(1);
+        }
+        if job.exchange.take().is_some() {
+            self.all_opening = self.all_opening.saturating_sub(1);
+            if let Some(opening) = self.opening.get_mut(account(job.client)) {
+                *opening = opening.saturating_sub(1);
+            }
         }
         job.wipe();
         self.free.push(job);
@@ -286,5 +312,28 @@ mod tests {
         assert!(!fill(&mut pool, 4).is_empty());
         // A policy that was replaced has other clients.
         assert_ne!(account(client(1)), account(client(1 << 32 | 2)));
+    }
+
+    #[test]
+    fn a_ledger_that_hangs_keeps_a_part_of_the_jobs_and_no_client_all_of_its_own() {
+        let mut pool = JobPool::new(0, limits::JOBS_PER_SHARD);
+        let mut waiting = Vec::new();
+        for number in 1..=8 {
+            while pool.may_open(client(number)) {
+                let mut job = pool.take(crate::clock::now(), client(number)).expect("room");
+                job.exchange = Some(KeyExchange::Compatible);
+                pool.opens(client(number));
+                waiting.push(job);
+            }
+        }
+        assert_eq!(waiting.len(), limits::OPENING);
+        for number in 1..=4 {
+            assert!(pool.take(crate::clock::now(), client(number)).is_some());
+        }
+        for job in waiting {
+            pool.release(job);
+        }
+        assert_eq!(pool.all_opening, 0);
+        assert!(pool.may_open(client(8)));
     }
 }

@@ -21,6 +21,8 @@ pub struct LedgerHealth {
     is_open: AtomicBool,
     /// Nothing more is sent to a disk that does not answer.
     write: WriteWatch,
+    /// Passed by each write; see [`Self::hold_writes`].
+    gate: Mutex<()>,
     figures: Figures,
     failure: Mutex<Option<LedgerError>>,
     commands: Mutex<Vec<DropCommand>>,
@@ -110,6 +112,12 @@ impl LedgerHealth {
         self.write.is_hung()
     }
 
+    /// Keeps writes from beginning until the guard is dropped: how a test makes a disk that hangs.
+    #[doc(hidden)]
+    pub fn hold_writes(&self) -> MutexGuard<'_, ()> {
+        lock(&self.gate)
+    }
+
     /// Has the entries of a key dropped. Blocks until it is done, or has failed.
     ///
     /// # Errors
@@ -152,6 +160,7 @@ impl LedgerHealth {
     /// A write begins.
     pub(super) fn writing(&self) {
         self.write.begin();
+        drop(lock(&self.gate));
     }
 
     /// It ended after `time`, and made the decisions about `jobs` requests durable; or it failed.
@@ -167,6 +176,11 @@ impl LedgerHealth {
         add(&self.figures.writes, 1);
         add(&self.figures.write_us, time);
         self.figures.last_write_us.store(time, Ordering::Relaxed);
+    }
+
+    /// Something other than decisions was written, or not.
+    pub(super) fn minded(&self) {
+        self.write.end();
     }
 
     /// A ciphertext was sent again.

@@ -231,6 +231,8 @@ impl Clerk {
         if now.saturating_duration_since(self.minded_at) < REOPEN_EVERY {
             return;
         }
+        // All of it waits for the disk.
+        self.state.ledger.writing();
         if !self.store.is_open() {
             match self.store.reopen() {
                 Ok(()) => {
@@ -252,6 +254,7 @@ impl Clerk {
             let _ = command.done.send(outcome);
         }
         self.state.ledger.measured(self.store.size());
+        self.state.ledger.minded();
         self.minded_at = clock::now();
     }
 }

@@ -31,6 +31,7 @@ use super::signal::Signal;
 use super::stream::Stream;
 use super::table::ConnectionId;
 use super::turn::{Steps, Turn};
+use crate::dispatch::Job;
 use crate::door::Ticket;
 use crate::framing::{FrameBuffer, Front};
 use crate::policy::{ClientId, PeerIdentity};
@@ -68,6 +69,10 @@ pub(crate) struct Connection<S> {
     /// Sweeps since the last byte came.
     quiet_sweeps: Cell<u8>,
     in_flight: Cell<usize>,
+    /// Of those, the ones that open a ciphertext.
+    opening: Cell<usize>,
+    /// When the last deadline passes of what was in flight.
+    answers_by: Cell<Instant>,
     /// Requests refused for overload since the last pause, and as many for what else was done for nothing.
     refused: Cell<u32>,
     turn: Turn,
@@ -110,6 +115,8 @@ impl<S: Stream> Connection<S> {
             request_is_secret: Cell::new(false),
             quiet_sweeps: Cell::new(0),
             in_flight: Cell::new(0),
+            opening: Cell::new(0),
+            answers_by: Cell::new(handshake_deadline),
             refused: Cell::new(0),
             turn: Turn::default(),
             phase: Cell::new(Phase::Handshaking),
@@ -448,14 +455,27 @@ impl<S: Stream> Connection<S> {
         self.request_is_secret.set(true);
     }
 
+    /// Whether another of its requests may open a ciphertext. The rest of its room is for what needs no ledger.
+    pub(crate) fn may_open(&self, shard: &Shard<S>) -> bool {
+        let most = shard.limits().in_flight_per_connection;
+        self.opening.get() < (most - most / limits::ROOM_WITHOUT_LEDGER).max(1)
+    }
+
     /// Counts a request that waits for a crypto thread.
-    pub(crate) fn job_started(&self) {
+    pub(crate) fn job_started(&self, job: &Job) {
         self.in_flight.set(self.in_flight.get() + 1);
+        self.opening
+            .set(self.opening.get() + usize::from(job.exchange.is_some()));
+        self.answers_by
+            .set(self.answers_by.get().max(job.deadline));
     }
 
     /// Counts it back when its reply is in the outbox.
-    pub(crate) fn job_ended(&self) {
+    pub(crate) fn job_ended(&self, job: &Job) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
+        let opened = usize::from(job.exchange.is_some());
+        self.opening
+            .set(self.opening.get().saturating_sub(opened));
         self.to_write.raise();
         self.may_read.raise();
     }
@@ -515,7 +535,11 @@ impl<S: Stream> Connection<S> {
             self.finish();
         }
         let over = |deadline: &Cell<Option<Instant>>| deadline.get().is_some_and(|at| at <= now);
-        let is_late = over(&self.deadline) || over(&self.write_deadline);
+        // A disk that hangs may keep an answer for ever; the peer has gone, or will go, elsewhere.
+        let is_left_waiting = self.phase.get() == Phase::Finishing
+            && self.in_flight.get() > 0
+            && self.answers_by.get() + limits::LINGER <= now;
+        let is_late = over(&self.deadline) || over(&self.write_deadline) || is_left_waiting;
         if is_late {
             self.fail_handshake(shard, "deadline");
         }

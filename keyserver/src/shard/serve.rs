@@ -13,7 +13,7 @@ use super::stream::Stream;
 use super::turn;
 use crate::admin::metrics::Stage;
 use crate::clock;
-use crate::dispatch::scheduler::Overload;
+use crate::dispatch::scheduler::{Client, Overload};
 #[cfg(feature = "pkcs11")]
 use crate::dispatch::submit_to_slot;
 use crate::dispatch::{Job, Outcome, Pending, Task, client_of, translate};
@@ -185,7 +185,7 @@ impl<S: Stream> Shard<S> {
         now: Instant,
     ) {
         let client = client_of(&admitted);
-        let Some(mut job) = self.pool.borrow_mut().take(now, client) else {
+        let Some(mut job) = self.take_job(connection, client, task.exchange.is_some(), now) else {
             // The class may have room, but the client has its share of the thread's jobs.
             self.metrics().rejected("overload");
             let class = Some(admitted.key().class());
@@ -216,7 +216,7 @@ impl<S: Stream> Shard<S> {
         job.admitted = Some(admitted);
         job.admitted_at = now;
         job.deadline = now + patience;
-        connection.job_started();
+        connection.job_started(&job);
         self.metrics().inflight(1);
         if job.exchange.is_some() && !self.context.state.ledger.is_writable() {
             // It could not be answered: it is not opened either.
@@ -231,6 +231,26 @@ impl<S: Stream> Shard<S> {
             return;
         };
         self.gathered.borrow_mut().push(job);
+    }
+
+    /// A job for a request of a client, if it may have another.
+    fn take_job(
+        &self,
+        connection: &Connection<S>,
+        client: Client,
+        opens: bool,
+        now: Instant,
+    ) -> Option<Box<Job>> {
+        let mut pool = self.pool.borrow_mut();
+        // Where the disk of the ledger hangs, those would keep all the room that there is.
+        if opens && !(connection.may_open(self) && pool.may_open(client)) {
+            return None;
+        }
+        let job = pool.take(now, client)?;
+        if opens {
+            pool.opens(client);
+        }
+        Some(job)
     }
 
     /// Queues the jobs of this turn, under one lock. Those that may not wait are refused.
@@ -261,9 +281,12 @@ impl<S: Stream> Shard<S> {
     /// Sends on what has to be on disk before it is answered: an opened ciphertext to the ledger, a credential to
     /// its keeper. Gives any other job back.
     fn record(&self, mut job: Box<Job>) -> Option<Box<Job>> {
-        let is_due = (job.awaits_ledger() || job.awaits_keeper())
-            && self.connections.borrow().find(job.connection).is_some();
-        if !is_due {
+        if !(job.awaits_ledger() || job.awaits_keeper()) {
+            return Some(job);
+        }
+        if self.connections.borrow().find(job.connection).is_none() {
+            // Nobody waits for it, so it takes none of its tries.
+            job.outcome = Outcome::TooLate;
             return Some(job);
         }
         if let Some(stopped) = self.stopped(&job) {
@@ -353,7 +376,7 @@ impl<S: Stream> Shard<S> {
         if matches!(job.outcome, Outcome::Refused(_)) {
             connection.refused();
         }
-        connection.job_ended();
+        connection.job_ended(job);
     }
 
     pub(super) fn fail(&self, connection: &Connection<S>, request: &Request<'_>, code: ErrorCode) {

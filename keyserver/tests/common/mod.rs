@@ -7,6 +7,9 @@
     reason = "every test binary compiles this file and uses a part of it"
 )]
 
+#[cfg(feature = "trial")]
+pub(crate) mod edge;
+
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;

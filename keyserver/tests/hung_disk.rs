@@ -1,0 +1,139 @@
+//! A ledger whose disk does not answer: decryption ends, signing goes on, on the same connection too.
+
+#![cfg(feature = "trial")]
+#![allow(
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    reason = "test helpers fail the test; the lints exempt only the test functions themselves"
+)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::edge::{Answer, Edge, identity};
+use common::{MINIMAL, Site};
+use keyserver::config::Config;
+use keyserver::{Server, clock};
+use keyserver_client::{ErrorCode, Opcode, Request};
+
+const RSA: &str = include_str!("../../accel/tests/keys/rsa2048.pkcs8.pem");
+const P256: &str = include_str!("../../accel/tests/keys/p256.pkcs8.pem");
+
+/// As many as a connection may have in flight; three quarters of them may open ciphertexts.
+const IN_FLIGHT: u32 = 64;
+const AT_LEDGER: usize = 48;
+
+fn site() -> Site {
+    let site = Site::new();
+    site.write_private("keys/sign.key", P256);
+    std::fs::create_dir(site.path("exchange")).unwrap();
+    site.write_private("exchange/shop.key", RSA);
+    site.configure(&format!(
+        r#"{MINIMAL}
+[[clients.grants]]
+keys = ["shop"]
+allow = ["decrypt-compatible"]
+[[keys]]
+directory = "exchange"
+purpose = "key-exchange"
+[ledger]
+directory = "ledger"
+[accel]
+threads = 1
+[limits]
+in_flight_per_connection = {IN_FLIGHT}
+queue_time = "5s"
+job_deadline = "1s"
+"#
+    ));
+    site
+}
+
+/// Waits until something holds, with a bound that only a server that hangs comes to.
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let limit = clock::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(clock::now() < limit, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How many of these have this answer.
+fn count(answers: &[Answer], code: Option<ErrorCode>) -> usize {
+    answers.iter().filter(|answer| answer.0 == code).count()
+}
+
+#[test]
+fn a_ledger_that_hangs_takes_no_room_from_signing_and_no_connection_for_ever() {
+    let site = site();
+    let server = Server::start(Config::load(&site.config()).unwrap()).unwrap();
+    let key = |pem: &str| accel::Key::from_bytes(pem.as_bytes()).unwrap().ski();
+    let sign = Request {
+        ski: Some(key(P256)),
+        payload: &[7; 32],
+        extended: true,
+        ..Request::new(0, Opcode::EcdsaSignSha256)
+    };
+    let ciphertext = |number: u8| {
+        let mut bytes = [number; 256];
+        bytes[0] = 0;
+        bytes
+    };
+    let open = |edge: &mut Edge, number: u8| {
+        let request = Request {
+            ski: Some(key(RSA)),
+            payload: &ciphertext(number),
+            extended: true,
+            ..Request::new(0, Opcode::RsaDecrypt)
+        };
+        edge.ask(&request, 1);
+    };
+    let identity = identity(&site);
+    let mut edge = Edge::connect(&identity, server.local_addr());
+    open(&mut edge, 1);
+    assert_eq!(edge.answers(1), [(None, None)]);
+
+    // All that it may have in flight are key exchanges; the ledger takes three quarters of them and says nothing.
+    let state = server.state().clone();
+    let held = state.ledger.hold_writes();
+    for number in 0..u8::try_from(IN_FLIGHT).unwrap() {
+        open(&mut edge, 10 + number);
+    }
+    let others = IN_FLIGHT as usize - AT_LEDGER;
+    let answers = edge.answers(others);
+    assert!(
+        answers.iter().all(|answer| answer.0.is_some()),
+        "nothing is answered unrecorded: {answers:?}"
+    );
+    // A slow machine gives the rest of them another answer: the disk is known to hang by then.
+    let refused = count(&answers, Some(ErrorCode::Busy)) + count(&answers, Some(ErrorCode::Internal));
+    assert_eq!(refused, others, "{answers:?}");
+    assert_eq!(state.metrics.inflight_now(), AT_LEDGER as i64);
+    // There is room for signatures on the same connection.
+    edge.ask(&sign, IN_FLIGHT);
+    assert_eq!(count(&edge.answers(IN_FLIGHT as usize), None), IN_FLIGHT as usize);
+
+    // Soon nothing is opened that could not be recorded, and the operator is told.
+    wait_until("the ledger is not writable", || !state.ledger.is_writable());
+    open(&mut edge, 2);
+    assert_eq!(edge.answers(1), [(Some(ErrorCode::Internal), None)]);
+    let report = state.ledger.report().unwrap();
+    assert_eq!(report.failure.as_deref(), Some("the disk does not answer"));
+    assert!(state.health.stuck().is_empty());
+
+    // A peer that gives up does not leave its connection behind.
+    assert_eq!(state.metrics.connections(), 1);
+    drop(edge);
+    wait_until("the connection stays", || state.metrics.connections() == 0);
+    assert_eq!(state.metrics.inflight_now(), AT_LEDGER as i64);
+
+    // The disk answers again.
+    drop(held);
+    wait_until("the ledger stays", || state.ledger.is_writable());
+    wait_until("jobs stay behind", || state.metrics.inflight_now() == 0);
+    let mut edge = Edge::connect(&identity, server.local_addr());
+    open(&mut edge, 3);
+    assert_eq!(edge.answers(1), [(None, None)]);
+    server.stop();
+}
