@@ -218,6 +218,10 @@ pub const LIVE_CREDENTIALS: usize = 64;
 /// anew for each that is issued, and is 10 MiB large by then.
 pub const LIVE_CREDENTIALS_IN_ALL: usize = 65_536;
 
+/// Pairs of a client and a key of which it has ticket keys, that are remembered for the time that those are of use. An entry
+/// takes about 100 bytes; past it, blocking any client revokes the ticket keys of all keys.
+pub const TICKET_HOLDERS: usize = 65_536;
+
 /// How long one may be good for at most (RFC 9345, section 4.1.3).
 pub const CREDENTIAL_LIFETIME_MAX: Duration = Duration::from_hours(7 * 24);
 

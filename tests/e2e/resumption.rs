@@ -350,6 +350,17 @@ fn tickets_follow_rights_and_stops() {
             "{stop:?}"
         );
     }
+    // A reload that takes the right away, or the client, does not take away what it has.
+    let before = client.ticket_keys(&key).unwrap();
+    let with = std::fs::read_to_string(one.fixture.path("keyserver.toml")).unwrap();
+    one.fixture
+        .write("keyserver.toml", with.replace("edge-1", "edge-2"));
+    one.ksctl(&["reload", "--wait"]);
+    one.ksctl(&["clients", "block", "edge-1", "--reason", "it is gone"]);
+    one.fixture.write("keyserver.toml", &with);
+    one.ksctl(&["reload", "--wait"]);
+    one.ksctl(&["clients", "unblock", "edge-1", "--reason", "it is back"]);
+    assert_ne!(client.ticket_keys(&key).unwrap().keys, before.keys);
     let log = one.server.as_ref().unwrap().log();
     one.ksctl(&[
         "tickets",

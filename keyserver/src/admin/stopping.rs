@@ -1,11 +1,14 @@
 //! The commands that stop and resume, and the record of who gave them.
 
+use std::time::UNIX_EPOCH;
+
 use keyless_protocol::Ski;
 use keyless_protocol::info::{ski_from_hex, ski_to_hex};
 use nix::sys::socket::UnixCredentials;
 use serde::{Deserialize, Serialize};
 
 use super::protocol::ControlReply;
+use crate::clock;
 use crate::policy::Right;
 use crate::snapshot::Snapshot;
 use crate::state::ServerState;
@@ -162,15 +165,10 @@ pub(super) fn check_reason(reason: &str) -> Result<&str, String> {
 fn change(request: &StopRequest, uid: u32, state: &ServerState) -> Result<bool, String> {
     let reason = check_reason(&request.reason)?;
     let stops = state.stops.current();
-    let subject = subject(
-        &request.target,
-        request.stop,
-        &state.snapshot.load(),
-        &stops,
-    )?;
+    let subject = subject(&request.target, request.stop, state, &stops)?;
     drop(stops);
     let done = if request.stop {
-        let tickets = tickets_of(&subject, &state.snapshot.load());
+        let tickets = tickets_of(&subject, state);
         (state.stops).stop(subject, uid, reason.to_owned(), &tickets)
     } else {
         state.stops.resume(&subject)
@@ -178,21 +176,26 @@ fn change(request: &StopRequest, uid: u32, state: &ServerState) -> Result<bool, 
     done.map_err(|error| error.to_string())
 }
 
-/// Whose ticket keys are revoked when something is stopped: everything that it could have handed on.
-fn tickets_of(subject: &Subject, snapshot: &Snapshot) -> Vec<Subject> {
-    match subject {
-        Subject::Key(_) | Subject::All => vec![subject.clone()],
-        Subject::Client(name) => {
-            let policy = &snapshot.policy;
-            let Some(client) = policy.client_named(name) else {
-                return Vec::new();
-            };
-            (snapshot.keys.iter())
-                .filter(|(index, _)| policy.was_granted(client, Right::Tickets, index.0))
-                .map(|(_, entry)| Subject::Key(entry.key.ski()))
-                .collect()
-        }
+/// Whose ticket keys are revoked when something is stopped: everything that it could have handed on. Of a client that is
+/// what it may ask for, and what it was given before a reload took that from it.
+fn tickets_of(subject: &Subject, state: &ServerState) -> Vec<Subject> {
+    let Subject::Client(name) = subject else {
+        return vec![subject.clone()];
+    };
+    let mut keys = state.ticket_ends.held_by(name, unix_now());
+    let snapshot = state.snapshot.load();
+    let policy = &snapshot.policy;
+    if let Some(client) = policy.client_named(name) {
+        let granted = (snapshot.keys.iter())
+            .filter(|(index, _)| policy.was_granted(client, Right::Tickets, index.0));
+        keys.extend(granted.map(|(_, entry)| entry.key.ski()));
     }
+    keys.into_iter().map(Subject::Key).collect()
+}
+
+/// Seconds since 1970.
+fn unix_now() -> u64 {
+    (clock::wall().duration_since(UNIX_EPOCH)).map_or(0, |since| since.as_secs())
 }
 
 /// Revokes ticket keys for a peer, and records it.
@@ -203,9 +206,8 @@ pub(super) fn revoke(
 ) -> ControlReply {
     let reason = request.reason.trim();
     let done = check_reason(reason).and_then(|_| {
-        let snapshot = state.snapshot.load();
         let stops = state.stops.current();
-        let subject = match subject(&request.target, true, &snapshot, &stops)? {
+        let subject = match subject(&request.target, true, state, &stops)? {
             Subject::Client(_) => return Err("name a key, or all: tickets are of keys".to_owned()),
             subject => subject,
         };
@@ -234,13 +236,15 @@ pub(super) fn revoke(
     }
 }
 
-/// What a command means. A key that is not loaded can be stopped by its SKI: it may come back.
+/// What a command means. A key that is not loaded can be stopped by its SKI: it may come back. A client that is no longer
+/// configured can be while it has ticket keys.
 fn subject(
     target: &Target,
     stop: bool,
-    snapshot: &Snapshot,
+    state: &ServerState,
     stops: &Stops,
 ) -> Result<Subject, String> {
+    let snapshot = state.snapshot.load();
     match target {
         Target::All => Ok(Subject::All),
         Target::Client(name) => {
@@ -250,7 +254,8 @@ fn subject(
                 .clients
                 .iter()
                 .any(|client| client.name == *name);
-            if configured || (!stop && stops.stops(&subject)) {
+            let is_known = || !state.ticket_ends.held_by(name, unix_now()).is_empty();
+            if configured || (!stop && stops.stops(&subject)) || (stop && is_known()) {
                 return Ok(subject);
             }
             Err(format!(
@@ -258,7 +263,7 @@ fn subject(
                 name.escape_debug()
             ))
         }
-        Target::Key(name) => key_named(name, snapshot).map(Subject::Key),
+        Target::Key(name) => key_named(name, &snapshot).map(Subject::Key),
     }
 }
 

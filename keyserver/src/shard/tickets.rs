@@ -64,7 +64,9 @@ impl<S: Stream> Shard<S> {
             _ if !request.payload.is_empty() => Err(SealError::Input),
             _ => tickets::handed_out(master, &ski, generation, now)
                 .map(|(keys, end)| {
-                    state.ticket_ends.handed_out(ski, end, now);
+                    let policy = &admitted.snapshot().policy;
+                    let client = policy.client_name(admitted.client());
+                    state.ticket_ends.handed_out(client, ski, end, now);
                     let mut answer = Vec::with_capacity(keys.encoded_len());
                     keys.encode(&mut answer);
                     answer

@@ -18,8 +18,10 @@
 //! | `master` | the secret that all keys come from |
 //! | `epoch` | which keys there are at a time |
 //! | `sealed` | a blob of 0x21 |
-//! | `ends` | when what was handed out has no worth any more |
+//! | `ends` | when what was handed out has no worth any more, and who has it |
+//! | `ageing` | things that are forgotten after a time |
 
+mod ageing;
 mod ends;
 mod epoch;
 mod master;
