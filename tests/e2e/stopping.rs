@@ -17,6 +17,7 @@ on_both_backends!(
     a_disabled_key_signs_no_more_under_load,
     a_stop_survives_sigkill,
     clients_are_blocked_and_the_server_is_sealed,
+    digits_name_a_label_before_an_ski,
 );
 
 /// Time that a signature may still take to leave after the command has returned.
@@ -282,4 +283,39 @@ async fn clients_are_blocked_and_the_server_is_sealed(backend: &str) {
     // Without a reason there is no command.
     assert_eq!(ksctl(&world, &["seal"]).status.code(), Some(2));
     sign(&client, &key).await.unwrap();
+}
+
+/// A key file may be named by forty digits that are not its SKI.
+async fn digits_name_a_label_before_an_ski(backend: &str) {
+    let config = ServerConfig::default().io_backend(backend);
+    let fixture = Fixture::new();
+    let digits = "0123456789abcdef0123456789abcdef01234567";
+    fixture.add_key(digits, KeyKind::P256);
+    fixture.add_key("other", KeyKind::P256);
+    let server = KeyServer::start(&fixture, &config);
+    let world = World { fixture, server };
+    let client = world.client().await;
+    let (named, other) = (key(&client, digits).await, key(&client, "other").await);
+    sign(&client, &named).await.unwrap();
+    let disable = |name: &str| done(&world, &["keys", "disable", name, "--reason", "x"]);
+    assert_eq!(disable(digits), "stopped\n");
+    let refused = sign(&client, &named).await;
+    assert!(is_refused(&refused, ErrorCode::KeyDisabled), "{refused:?}");
+    sign(&client, &other).await.unwrap();
+    // An SKI that no key has is said to be one.
+    let nobody = "ff".repeat(20);
+    assert_eq!(disable(&nobody), "stopped, but no such key is loaded\n");
+
+    // One key's label is now the other's SKI: nothing is guessed.
+    let ski: String = other.ski().iter().map(|byte| format!("{byte:02x}")).collect();
+    world.fixture.add_key(&ski, KeyKind::P256);
+    done(&world, &["reload", "--wait"]);
+    let output = ksctl(&world, &["keys", "disable", &ski, "--reason", "x"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("the label of one key and the SKI of another"), "{errors}");
+    assert_eq!(output.status.code(), Some(1));
+    let colons: Vec<_> = ski.as_bytes().chunks(2).map(String::from_utf8_lossy).collect();
+    assert_eq!(disable(&colons.join(":")), "stopped\n");
+    let refused = sign(&client, &other).await;
+    assert!(is_refused(&refused, ErrorCode::KeyDisabled), "{refused:?}");
 }

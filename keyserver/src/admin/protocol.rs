@@ -99,6 +99,9 @@ pub struct ControlReply {
 pub struct StopReport {
     /// False: it was so already.
     pub changed: bool,
+    /// No key with this SKI is loaded: it counts when one is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unloaded: bool,
 }
 
 /// What a [`Command::RevokeTickets`] did.
@@ -159,9 +162,9 @@ impl ControlReply {
 
     /// A stop, or its end, that is on disk.
     #[must_use]
-    pub fn stopped(changed: bool) -> Self {
+    pub fn stopped(report: StopReport) -> Self {
         Self {
-            stopped: Some(StopReport { changed }),
+            stopped: Some(report),
             ..Self::EMPTY
         }
     }

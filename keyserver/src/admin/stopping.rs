@@ -7,7 +7,7 @@ use keyless_protocol::info::{ski_from_hex, ski_to_hex};
 use nix::sys::socket::UnixCredentials;
 use serde::{Deserialize, Serialize};
 
-use super::protocol::ControlReply;
+use super::protocol::{ControlReply, StopReport};
 use crate::clock;
 use crate::policy::Right;
 use crate::snapshot::Snapshot;
@@ -122,8 +122,8 @@ pub(super) fn execute(
     peer: &UnixCredentials,
     state: &ServerState,
 ) -> ControlReply {
-    let changed = match change(request, peer.uid(), state) {
-        Ok(changed) => changed,
+    let report = match change(request, peer.uid(), state) {
+        Ok(report) => report,
         Err(message) => {
             tracing::warn!(
                 target: "keyserver::audit",
@@ -143,11 +143,12 @@ pub(super) fn execute(
         pid = peer.pid(),
         request = ?request.target,
         stop = request.stop,
-        changed,
+        changed = report.changed,
+        unloaded = report.unloaded,
         reason = %request.reason,
         "{}", if request.stop { "stopped by command" } else { "resumed by command" }
     );
-    ControlReply::stopped(changed)
+    ControlReply::stopped(report)
 }
 
 /// A reason as it goes into the log.
@@ -162,18 +163,23 @@ pub(super) fn check_reason(reason: &str) -> Result<&str, String> {
     Ok(reason)
 }
 
-fn change(request: &StopRequest, uid: u32, state: &ServerState) -> Result<bool, String> {
+fn change(request: &StopRequest, uid: u32, state: &ServerState) -> Result<StopReport, String> {
     let reason = check_reason(&request.reason)?;
     let stops = state.stops.current();
     let subject = subject(&request.target, request.stop, state, &stops)?;
     drop(stops);
+    let unloaded = match &subject {
+        Subject::Key(ski) => !is_loaded(ski, &state.snapshot.load()),
+        Subject::Client(_) | Subject::All => false,
+    };
     let done = if request.stop {
         let tickets = tickets_of(&subject, state);
         (state.stops).stop(subject, uid, reason.to_owned(), &tickets)
     } else {
         state.stops.resume(&subject)
     };
-    done.map_err(|error| error.to_string())
+    done.map(|changed| StopReport { changed, unloaded })
+        .map_err(|error| error.to_string())
 }
 
 /// Whose ticket keys are revoked when something is stopped: everything that it could have handed on. Of a client that is
@@ -267,27 +273,42 @@ fn subject(
     }
 }
 
-/// The key that a label or SKI means. An SKI need not be that of a loaded key.
+/// The key that a label or SKI means, labels first: a file may be named by 40 hexadecimal digits. An SKI need not be that of
+/// a loaded key.
 pub(super) fn key_named(name: &str, snapshot: &Snapshot) -> Result<Ski, String> {
-    if let Some(ski) = ski_from_hex(&name.replace(':', "")) {
-        return Ok(ski);
-    }
     let fitting: Vec<_> = snapshot
         .keys
         .iter()
         .filter(|(_, entry)| entry.label == *name)
         .map(|(_, entry)| entry.key.ski())
         .collect();
-    match fitting[..] {
-        [ski] => Ok(ski),
-        [] => Err(format!(
+    let as_ski = ski_from_hex(&name.replace(':', ""));
+    match (&fitting[..], as_ski) {
+        ([labelled], Some(ski)) if ski != *labelled && is_loaded(&ski, snapshot) => Err(format!(
+            "\"{name}\" is the label of one key and the SKI of another: for the first say {}, for the second {}",
+            ski_to_hex(labelled),
+            with_colons(&ski)
+        )),
+        ([labelled], _) => Ok(*labelled),
+        ([], Some(ski)) => Ok(ski),
+        ([], None) => Err(format!(
             "no loaded key has the label \"{}\"; give a label, or an SKI of 40 hexadecimal digits",
             name.escape_debug()
         )),
-        _ => Err(format!(
+        (many, _) => Err(format!(
             "{} keys have the label \"{}\"; name one by its SKI",
-            fitting.len(),
+            many.len(),
             name.escape_debug()
         )),
     }
+}
+
+fn is_loaded(ski: &Ski, snapshot: &Snapshot) -> bool {
+    snapshot.keys.by_ski(ski).is_some()
+}
+
+/// An SKI as openssl prints it, which no label of a file looks like by accident.
+fn with_colons(ski: &Ski) -> String {
+    let bytes: Vec<_> = ski.iter().map(|byte| format!("{byte:02X}")).collect();
+    bytes.join(":")
 }

@@ -368,6 +368,8 @@ fn change(socket: &Path, target: Target, stop: bool, why: &Why) -> Result<(), Fa
         .stopped
         .ok_or_else(|| Failure::refused("the server gave no report"))?;
     output::line(match (stop, report.changed) {
+        (true, true) if report.unloaded => "stopped, but no such key is loaded",
+        (true, false) if report.unloaded => "it was stopped already, but no such key is loaded",
         (true, true) => "stopped",
         (true, false) => "it was stopped already, and is",
         (false, true) => "it goes on",

@@ -275,7 +275,8 @@ pub struct Grant {
 pub enum KeyPattern {
     /// The one key with this subject key identifier.
     Ski([u8; 20]),
-    /// Every key whose label fits; `*` stands for any characters, `?` for one.
+    /// Every key whose label fits; `*` stands for any characters, `?` for one. If there is none and these are 40
+    /// hexadecimal digits, the key with this subject key identifier.
     Label(String),
 }
 

@@ -170,12 +170,10 @@ fn pattern(value: &Value<'_>) -> Option<KeyPattern> {
             if text.is_empty() || text.len() > 256 {
                 return None;
             }
-            // Colons as openssl prints them are accepted.
-            let digits = text.replace(':', "");
-            Some(
-                ski_from_hex(&digits)
-                    .map_or_else(|| KeyPattern::Label(text.to_owned()), KeyPattern::Ski),
-            )
+            // Digits alone may be the label of a file, and are looked up as such first. Colons, as openssl prints them,
+            // make them an SKI.
+            let ski = ski_from_hex(&text.replace(':', "")).filter(|_| text.contains(':'));
+            Some(ski.map_or_else(|| KeyPattern::Label(text.to_owned()), KeyPattern::Ski))
         },
     )
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use keyless_protocol::info::ski_from_hex;
 use smallvec::SmallVec;
 
 use super::cover::CoverBuilder;
@@ -75,6 +76,16 @@ impl<'a> KeyLookup<'a> {
         }
     }
 
+    /// The key whose SKI is what another has for a label.
+    pub(super) fn hidden_by_label(&self, pattern: &KeyPattern) -> Option<&'a KeyName<'a>> {
+        let KeyPattern::Label(name) = pattern else {
+            return None;
+        };
+        self.by_label.get(name.as_str())?;
+        let meant = self.matching(&KeyPattern::Ski(ski_from_hex(name)?));
+        meant.into_iter().find(|key| key.label != name)
+    }
+
     /// Every key that fits.
     pub(super) fn matching(&self, pattern: &KeyPattern) -> Vec<&'a KeyName<'a>> {
         let at = |places: Option<&Places>| {
@@ -84,7 +95,10 @@ impl<'a> KeyLookup<'a> {
         };
         match pattern {
             KeyPattern::Ski(ski) => at(self.by_ski.get(ski)),
-            KeyPattern::Label(name) if !is_glob(name) => at(self.by_label.get(name.as_str())),
+            KeyPattern::Label(name) if !is_glob(name) => {
+                let labelled = self.by_label.get(name.as_str());
+                at(labelled.or_else(|| self.by_ski.get(&ski_from_hex(name)?)))
+            }
             KeyPattern::Label(glob) => (self.keys.iter())
                 .filter(|key| glob_fits(glob, key.label))
                 .collect(),
@@ -155,5 +169,31 @@ mod tests {
         ] {
             assert_eq!(glob_fits(glob, text), fits, "{glob:?} {text:?}");
         }
+    }
+
+    #[test]
+    fn digits_are_a_label_first_and_colons_make_them_an_ski() {
+        let usage = Arc::default();
+        let digits = "03".repeat(20);
+        let key = |index: u32, label, ski| KeyName {
+            index,
+            label,
+            ski: [ski; 20],
+            usage: &usage,
+        };
+        let keys = [key(0, digits.as_str(), 1), key(1, "bank", 3), key(2, "shop", 4)];
+        let lookup = KeyLookup::new(&keys);
+        let found = |pattern: &KeyPattern| -> Vec<u32> {
+            (lookup.matching(pattern).iter())
+                .map(|key| key.index)
+                .collect()
+        };
+        let label = |text: &str| KeyPattern::Label(text.to_owned());
+        assert_eq!(found(&label(&digits)), [0]);
+        assert_eq!(found(&KeyPattern::Ski([3; 20])), [1]);
+        assert_eq!(found(&label(&"04".repeat(20))), [2]);
+        let hidden = lookup.hidden_by_label(&label(&digits)).map(|key| key.label);
+        assert_eq!(hidden, Some("bank"));
+        assert!(lookup.hidden_by_label(&label(&"04".repeat(20))).is_none());
     }
 }

@@ -100,6 +100,13 @@ pub(super) fn about(
             ));
             continue;
         }
+        if let Some(other) = lookup.hidden_by_label(pattern) {
+            warnings.push(format!(
+                "{place}: client \"{name}\": {pattern} is the label of one key and the SKI of another, \"{}\"; the label \
+                 counts. Rename that key, or write the SKI with colons if it is meant",
+                other.label
+            ));
+        }
         let served = |right: &Right| lookup.any(pattern, |key| key.usage.lets(*right, today));
         let idle: Vec<_> = (grant.allow.iter())
             .filter(|right| !served(right))
