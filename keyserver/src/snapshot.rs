@@ -1,5 +1,6 @@
 //! Everything a decision depends on, loaded together and replaced together.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -49,6 +50,10 @@ pub struct Snapshot {
     /// What the operator should know about the certificates of keys. Every client is looked at for every key, so
     /// this is found once.
     undelegated: Vec<String>,
+    /// The certificates of the client authorities, as DER.
+    roots: BTreeSet<Vec<u8>>,
+    /// The generation that was the last to take an authority away. Whoever was let in before it may be of that one.
+    pub(crate) roots_since: u64,
 }
 
 /// Why a snapshot could not be built or used. Whatever was in use before stays in use.
@@ -113,6 +118,10 @@ impl Snapshot {
         }
         let certificates =
             Certificates::find(&config.keys, &keys).map_err(LoadError::Certificate)?;
+        let roots_since = match old {
+            Some(old) if old.roots.is_subset(&server.roots) => old.roots_since,
+            _ => generation,
+        };
         let tickets = (config.tickets.as_deref().map(tickets::Master::load))
             .transpose()
             .map_err(LoadError::Tickets)?;
@@ -130,6 +139,8 @@ impl Snapshot {
             tls: server.config,
             certificate_expiry: server.not_after,
             undelegated,
+            roots: server.roots,
+            roots_since,
         })
     }
 

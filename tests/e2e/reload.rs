@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use keyserver_client::Client;
-use keyserver_tests::{KeyKind, KeyServer};
+use keyserver_tests::{KeyKind, KeyServer, Pki};
 use nix::sys::signal::Signal;
 use tokio::task::JoinHandle;
 
@@ -13,7 +13,7 @@ use crate::proc::wait_for_metric;
 use crate::verify::all_operations;
 use crate::{World, on_both_backends};
 
-on_both_backends!(reload_under_load);
+on_both_backends!(reload_under_load, an_authority_that_is_taken_away_takes_its_connections);
 
 /// Clients that work until they are told to stop. The first failure of any operation is theirs.
 struct Load {
@@ -127,5 +127,30 @@ async fn reload_under_load(backend: &str) {
 
     // All of it over the connection that was there before.
     assert_eq!(world.server.metric(&["keyserver_connections "]), Some(1.0));
+    assert!(world.server.stop().success());
+}
+
+/// Clients of an authority that is no longer in `client_ca` are not served over what they opened before.
+async fn an_authority_that_is_taken_away_takes_its_connections(backend: &str) {
+    const CONNECTIONS: [&str; 1] = ["keyserver_connections "];
+    let world = World::new(backend, &[KeyKind::P256]);
+    let client = world.client().await;
+    client.keys().await.unwrap();
+    let old = std::fs::read_to_string(world.fixture.path("pki/ca.pem")).unwrap();
+    let new = Pki::named("the next authority");
+    // One that is added changes nothing for anybody.
+    let both = format!("{old}{}", new.certificate());
+    world.fixture.write("pki/ca.pem", both);
+    world.server.signal(Signal::SIGHUP);
+    wait_for_reloads(&world.server, 1).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(world.server.metric(&CONNECTIONS), Some(1.0));
+    client.keys().await.unwrap();
+
+    world.fixture.write("pki/ca.pem", new.certificate());
+    world.server.signal(Signal::SIGHUP);
+    wait_for_reloads(&world.server, 2).await;
+    wait_for_metric(&world.server, &CONNECTIONS, |value| value == 0.0).await;
+    client.keys().await.unwrap_err();
     assert!(world.server.stop().success());
 }

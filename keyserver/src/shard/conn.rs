@@ -59,6 +59,8 @@ pub(crate) struct Connection<S> {
     pub(crate) peer: SocketAddr,
     pub(crate) stream: S,
     tls: RefCell<TlsSession>,
+    /// The generation whose authorities decide who may connect.
+    rules_of: u64,
     /// The leave to be here, and whether it still counts as a handshake.
     ticket: RefCell<Ticket>,
     handshake_open: Cell<bool>,
@@ -94,12 +96,12 @@ pub(crate) struct Connection<S> {
 }
 
 impl<S: Stream> Connection<S> {
-    /// A connection whose handshake begins now.
+    /// A connection whose handshake begins now, by the TLS rules of a generation.
     pub(crate) fn new(
         id: ConnectionId,
         peer: SocketAddr,
         stream: S,
-        tls: TlsSession,
+        (tls, rules_of): (TlsSession, u64),
         ticket: Ticket,
         handshake_deadline: Instant,
     ) -> Self {
@@ -108,6 +110,7 @@ impl<S: Stream> Connection<S> {
             peer,
             stream,
             tls: RefCell::new(tls),
+            rules_of,
             ticket: RefCell::new(ticket),
             handshake_open: Cell::new(true),
             frames: RefCell::default(),
@@ -343,8 +346,13 @@ impl<S: Stream> Connection<S> {
             self.finish();
             return;
         };
-        shard.metrics().handshake(tls.resumed());
         let snapshot = shard.snapshot();
+        if self.rules_of < snapshot.roots_since {
+            shard.metrics().handshake_failed("identity");
+            self.finish();
+            return;
+        }
+        shard.metrics().handshake(tls.resumed());
         self.client.set(snapshot.policy.client(&identity));
         self.generation.set(snapshot.generation);
         // Set once: there is one handshake, since renegotiation does not exist here.
@@ -401,6 +409,10 @@ impl<S: Stream> Connection<S> {
         }
         self.generation.set(snapshot.generation);
         let client = snapshot.policy.client(identity);
+        if self.rules_of < snapshot.roots_since {
+            tracing::info!(peer = %self.peer, "an authority of clients was taken away, closing");
+            self.finish();
+        }
         if self.client.replace(client).is_some() && client.is_none() {
             tracing::info!(peer = %self.peer, "client is no longer configured, closing");
             self.finish();

@@ -152,10 +152,13 @@ impl<S: Stream> Shard<S> {
     }
 
     fn open(self: &Rc<Self>, socket: std::net::TcpStream, peer: SocketAddr, ticket: Ticket) {
-        let tls = TlsSession::new(Arc::clone(&self.snapshot().tls));
+        let snapshot = self.snapshot();
+        let (tls, rules_of) = (TlsSession::new(Arc::clone(&snapshot.tls)), snapshot.generation);
+        drop(snapshot);
         let connection = match (S::from_std(socket), tls) {
             (Ok(stream), Ok(tls)) => self.connections.borrow_mut().insert_with(|id| {
                 let deadline = clock::now() + self.limits.handshake_deadline;
+                let tls = (tls, rules_of);
                 Rc::new(Connection::new(id, peer, stream, tls, ticket, deadline))
             }),
             (Err(error), _) => {

@@ -7,6 +7,7 @@
 //!   that allows serverAuth only is not.
 //! * No ALPN, no early data.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::BufReader;
@@ -33,6 +34,8 @@ pub struct ServerTls {
     pub config: Arc<ServerConfig>,
     /// End of validity of the leaf, seconds since 1970.
     pub not_after: i64,
+    /// The certificates of the client authorities, as DER.
+    pub roots: BTreeSet<Vec<u8>>,
 }
 
 /// A file of the `[tls]` table cannot be used.
@@ -83,8 +86,10 @@ pub fn load(tls: &Tls) -> Result<ServerTls, CertificateError> {
     let provider = Arc::new(provider(tls));
     let certified =
         CertifiedKey::from_der(chain, key, &provider).map_err(|problem| mismatch(tls, &problem))?;
+    let authorities = read_certificates("tls.client_ca", &tls.client_ca)?;
+    let roots = authorities.iter().map(|der| der.to_vec()).collect();
     let verifier = WebPkiClientVerifier::builder_with_provider(
-        Arc::new(read_roots(&tls.client_ca)?),
+        Arc::new(root_store(&tls.client_ca, authorities)?),
         Arc::clone(&provider),
     )
     .build()
@@ -109,6 +114,7 @@ pub fn load(tls: &Tls) -> Result<ServerTls, CertificateError> {
     Ok(ServerTls {
         config: Arc::new(config),
         not_after,
+        roots,
     })
 }
 
@@ -248,9 +254,12 @@ fn read_key(tls: &Tls) -> Result<PrivateKeyDer<'static>, CertificateError> {
     })
 }
 
-fn read_roots(path: &Path) -> Result<RootCertStore, CertificateError> {
+fn root_store(
+    path: &Path,
+    authorities: Vec<CertificateDer<'static>>,
+) -> Result<RootCertStore, CertificateError> {
     let mut roots = RootCertStore::empty();
-    for (number, certificate) in (1..).zip(read_certificates("tls.client_ca", path)?) {
+    for (number, certificate) in (1..).zip(authorities) {
         roots.add(certificate).map_err(|problem| {
             let what = format!("certificate number {number} cannot be a CA ({problem})");
             error("tls.client_ca", path, what, "replace it, or take it out")
