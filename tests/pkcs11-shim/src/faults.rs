@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use cryptoki_sys::{CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID, CKR_TOKEN_NOT_PRESENT};
@@ -38,6 +37,8 @@ struct State {
     session_limit: usize,
     /// Most operations at once; 0 for no limit.
     width: usize,
+    /// When each of the places in a device with a latency is free again; as many as its width.
+    free_at: Vec<Instant>,
     running: usize,
     peak: usize,
     wrong: u64,
@@ -57,13 +58,48 @@ struct Failure {
     seen: u64,
 }
 
-/// A place in the device, given back on drop.
-pub(crate) struct Turn<'a>(&'a Faults);
+/// A place in the device.
+pub(crate) enum Turn<'a> {
+    /// Held while the operation runs, and given back on drop.
+    Held(&'a Faults),
+    /// By the device's own clock: the operation is done at this instant, and the place is then free, whether its
+    /// caller has woken up or not.
+    Until(Instant),
+}
+
+impl Turn<'_> {
+    /// Waits until the device is done. An operation that takes its own time, on drop, needs no waiting.
+    pub(crate) fn wait(&self) {
+        if let Self::Until(end) = self {
+            crate::sleep::until(*end);
+        }
+    }
+}
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.lock().running -= 1;
-        self.0.changed.notify_all();
+        if let Self::Held(faults) = self {
+            faults.lock().running -= 1;
+            faults.changed.notify_all();
+        }
+    }
+}
+
+impl State {
+    /// Gives an operation that arrives now the place that is free first; returns when it is done.
+    fn schedule(&mut self, now: Instant, latency: Duration) -> Instant {
+        if self.width == 0 {
+            return now + latency;
+        }
+        self.free_at.resize(self.width, now);
+        let Some(first) = self.free_at.iter_mut().min() else {
+            return now + latency;
+        };
+        let end = now.max(*first) + latency;
+        *first = end;
+        let busy = self.free_at.iter().filter(|free| **free > now).count();
+        self.peak = self.peak.max(busy);
+        end
     }
 }
 
@@ -122,13 +158,18 @@ impl Faults {
     pub(crate) fn take_time(&self, function: &str, begun: Instant) {
         let latency = self.lock().latency.get(function).copied();
         if let Some(latency) = latency {
-            thread::sleep(latency.saturating_sub(begun.elapsed()));
+            crate::sleep::until(begun + latency);
         }
     }
 
-    /// Waits for a place in the device.
-    pub(crate) fn turn(&self) -> Turn<'_> {
+    /// Finds a place in the device, or waits for one. A function with a latency is done at a time that is known
+    /// now: the next in its place begins at that very moment, as in a device, and not when a thread of this
+    /// process has been woken up and has given the place back.
+    pub(crate) fn turn(&self, function: &str) -> Turn<'_> {
         let mut state = self.lock();
+        if let Some(latency) = state.latency.get(function).copied() {
+            return Turn::Until(state.schedule(Instant::now(), latency));
+        }
         while state.width > 0 && state.running >= state.width {
             state = self
                 .changed
@@ -137,7 +178,7 @@ impl Faults {
         }
         state.running += 1;
         state.peak = state.peak.max(state.running);
-        Turn(self)
+        Turn::Held(self)
     }
 
     pub(crate) fn is_wrong(&self) -> bool {
@@ -267,6 +308,8 @@ fn any(text: &str) -> Option<Option<u64>> {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     fn faults(commands: &[&str]) -> Faults {
@@ -329,12 +372,38 @@ mod tests {
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    let _turn = faults.turn();
+                    let _turn = faults.turn("C_Sign");
                     thread::sleep(Duration::from_millis(1));
                 });
             }
         });
         assert_eq!(faults.command(&["peak"]).as_deref(), Some("2"));
+    }
+
+    /// Two at a time, a millisecond each: the third begins when the first ends, however late that is asked about.
+    #[test]
+    fn a_device_with_a_latency_keeps_its_own_time() {
+        let (mut state, millis) = (State::default(), Duration::from_millis);
+        let now = Instant::now();
+        assert_eq!(state.schedule(now, millis(1)), now + millis(1), "no width");
+        state.width = 2;
+        let ends: Vec<_> = (0..5).map(|_| state.schedule(now, millis(1))).collect();
+        assert_eq!(ends, [1, 1, 2, 2, 3].map(|it| now + millis(it)));
+        assert_eq!(state.peak, 2);
+        let later = now + millis(10);
+        assert_eq!(state.schedule(later, millis(1)), later + millis(1));
+    }
+
+    #[test]
+    fn an_operation_with_a_latency_is_not_done_before() {
+        let faults = faults(&["latency C_Sign 3000", "width 1"]);
+        let begun = Instant::now();
+        for turn in 1..=3_u32 {
+            faults.turn("C_Sign").wait();
+            assert!(begun.elapsed() >= turn * Duration::from_millis(3));
+        }
+        // Another function takes the time that it takes.
+        assert!(matches!(faults.turn("C_Decrypt"), Turn::Held(_)));
     }
 
     #[test]

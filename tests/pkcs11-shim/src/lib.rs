@@ -14,6 +14,7 @@ mod control;
 mod faults;
 mod install;
 mod kryoptic;
+mod sleep;
 mod softhsm;
 
 use std::ffi::{CStr, OsStr, c_void};
@@ -416,8 +417,7 @@ fn operate(
     if let Verdict::Fail(code) = FAULTS.enter_before_latency(name, FAULTS.slot_of(session)) {
         return code;
     }
-    let _turn = FAULTS.turn();
-    let begun = std::time::Instant::now();
+    let turn = FAULTS.turn(name);
     let code = operation();
     if code == CKR_OK && !output.is_null() && FAULTS.is_wrong() {
         // SAFETY: the real module has succeeded, so `length` is valid.
@@ -428,7 +428,7 @@ fn operate(
             *last ^= 1;
         }
     }
-    FAULTS.take_time(name, begun);
+    turn.wait();
     code
 }
 
