@@ -13,9 +13,17 @@
 //! falling:  half-way to what was too few, against settled -- as fast? settled = that number
 //!              | nothing between any more                    too few? look above it
 //!              v
-//! resting:  run as settled, longer after each round; then against a quarter more, and an eighth fewer
+//! trimming: one fewer against settled -- does the last place give much less than its share? settled = one fewer
+//!              |
+//!              v
+//! resting:  run as settled, longer after each round; then against a quarter more, an eighth fewer, one fewer
 //!              | too few: rising       as fast with fewer: falling       neither: rest
 //! ```
+//!
+//! Trimming is for devices that are away. Between two operations each place stands still for the time that an
+//! answer takes to get here and the next request to get there, so one place more than the device is wide always
+//! adds a little: it fills the gaps of the others, and every operation then waits in the device for its turn. A
+//! place that is needed gives its whole share, one in so many; that one gives less than three quarters of it.
 //!
 //! Only operations that found others waiting, or most places taken, are counted: below that the limit does
 //! not bind, and says nothing. (Clients that keep exactly as many requests under way as there are places never
@@ -30,6 +38,10 @@ const TIE: f64 = 0.98;
 const FAR_SLACK: f64 = 0.03;
 /// And how much less still when chance may have decided: a look at what is near will put it right.
 const DOUBT: f64 = 0.1;
+/// The last place is one too many when it gives less than this part of its share, one in so many, and no less than
+/// so much of the speed is left without it.
+const SHARE: f64 = 0.75;
+const TRIMMED: f64 = 0.955;
 /// Below this part of the rate before, the device has changed, and the search begins anew.
 const CHANGED: f64 = 0.8;
 /// Operations in a window, for each place in the limit, and the bounds of that.
@@ -66,6 +78,10 @@ pub(super) struct Limiter {
     duel: Duel,
     /// Speed at the settled number as part of that where falling began: small losses must not add up.
     kept: f64,
+    /// Speed at the settled number as part of that with the place that was trimmed.
+    trimmed: f64,
+    /// A number whose last place is known to give its share.
+    needed: usize,
     /// Rate at the settled number while resting, in operations per second.
     rate: f64,
     last_rest: u32,
@@ -82,6 +98,8 @@ enum Stage {
     Rising { too_few: usize, percent: usize },
     /// Is there a number between that is as fast?
     Falling { too_few: usize },
+    /// Does the last place give much less than its share? If not, a rest of so many windows follows.
+    Trimming { rest: u32 },
     /// Windows to go.
     Resting { windows: u32 },
     /// Is a quarter more faster now?
@@ -174,6 +192,11 @@ impl Duel {
     }
 }
 
+/// So fast with one fewer than `more`, and the last place is one too many.
+fn trim_tie(more: usize) -> f64 {
+    (1.0 - SHARE / float(more)).max(TRIMMED)
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
@@ -189,6 +212,8 @@ impl Limiter {
             stage: Stage::Resting { windows: 0 },
             duel: Duel::default(),
             kept: 1.0,
+            trimmed: 1.0,
+            needed: 0,
             rate: 0.0,
             last_rest: FIRST_REST,
             shrunk: false,
@@ -255,6 +280,7 @@ impl Limiter {
         let rate = window.rate();
         if rate < self.rate * CHANGED {
             self.last_rest = FIRST_REST;
+            self.needed = 0;
             self.rise(0, 100);
             return;
         }
@@ -283,6 +309,8 @@ impl Limiter {
         // Where falling began, the speed was 1.
         let tie = match self.stage {
             Stage::Falling { .. } => TIE / self.kept,
+            Stage::LookingUp => TIE * self.trimmed,
+            Stage::Trimming { .. } => trim_tie(duel.more) / self.trimmed,
             _ => TIE,
         };
         let tie = if duel.is_far() { tie - FAR_SLACK } else { tie };
@@ -301,6 +329,9 @@ impl Limiter {
             enough,
             certain,
         } = judgement;
+        if fewer + 1 == more && certain && ratio < trim_tie(more) {
+            self.needed = more;
+        }
         match self.stage {
             Stage::Rising { percent, .. } if !enough => {
                 self.settled = more;
@@ -319,26 +350,36 @@ impl Limiter {
                     self.fall(fewer);
                 }
             }
+            Stage::Trimming { .. } if enough && certain => {
+                self.settled = fewer;
+                self.trimmed *= ratio.min(1.0);
+                self.rest(FIRST_REST);
+            }
+            Stage::Trimming { rest } => self.rest(rest),
             // It is looked at often: by chance alone, a search would begin now and then.
             Stage::LookingUp if !enough && certain => {
+                self.needed = 0;
                 self.settled = more;
                 self.rise(fewer, 50);
             }
             Stage::LookingUp => self.look_down(),
             Stage::LookingDown if enough => {
                 self.settled = fewer;
+                self.trimmed = 1.0;
+                self.needed = 0;
                 self.kept = ratio.min(1.0);
                 self.fall(0);
             }
             Stage::LookingDown | Stage::Resting { .. } => {
                 let longer = self.last_rest.saturating_mul(2).min(MAX_REST);
-                self.rest(longer);
+                self.trim(longer);
             }
         }
     }
 
     /// Tries so much (of 100) more than the settled number, knowing that `too_few` was too few.
     fn rise(&mut self, too_few: usize, percent: usize) {
+        self.trimmed = 1.0;
         if self.settled < self.cap {
             let step = (self.settled * percent / 100).max(1);
             let more = self.settled.saturating_add(step).min(self.cap);
@@ -355,7 +396,17 @@ impl Limiter {
         if middle > too_few && middle < self.settled {
             self.fight(Stage::Falling { too_few }, middle, self.settled);
         } else {
-            self.rest(FIRST_REST);
+            self.trim(FIRST_REST);
+        }
+    }
+
+    /// Tries one fewer than the settled number; if that is too few, it rests for so many windows.
+    fn trim(&mut self, rest: u32) {
+        if self.settled > 1 && self.settled != self.needed {
+            let fewer = self.settled - 1;
+            self.fight(Stage::Trimming { rest }, fewer, self.settled);
+        } else {
+            self.rest(rest);
         }
     }
 

@@ -156,6 +156,25 @@ fn it_is_found_in_noise() {
     }
 }
 
+/// A device that is away: between two operations a place stands still, so one more than the device is wide fills
+/// the gaps, and is one too many all the same.
+#[test]
+fn a_place_that_only_fills_gaps_is_not_wanted() {
+    for start in [4, 64] {
+        for (width, gap_s) in [(16, 0.000_12), (16, 0.000_2), (8, 0.000_2)] {
+            let device = Device {
+                overhead_s: gap_s,
+                jitter: 0.02,
+                ..Device::new(width, 0.005)
+            };
+            let seen = simulate(&mut Limiter::new(start, 64), device, 60_000);
+            let what = format!("from {start}, a device of {width}, {gap_s} s away: {seen:?}");
+            assert_eq!(seen.found, width, "{what}");
+            assert!(seen.per_second >= 0.95 * device.capacity(), "{what}");
+        }
+    }
+}
+
 /// A machine that stands still now and then spoils some rounds, and no search.
 #[test]
 fn standstills_do_not_decide() {
