@@ -1,11 +1,15 @@
-//! Keys in tokens, made by `pkcs11-tool` in SoftHSM, through the real daemon.
+//! Keys in tokens, made by `pkcs11-tool` in SoftHSM and, for ML-DSA, in Kryoptic, through the real daemon.
 
 use std::fs;
 use std::process::{Command, Output};
 
-use keyserver_client::KeyId;
+use aws_lc_rs::signature::{ML_DSA_44, ML_DSA_65, ML_DSA_87, UnparsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keyserver_client::{Error, ErrorCode, KeyId, SignatureScheme};
 use keyserver_tests::softhsm::PIN;
-use keyserver_tests::{Fixture, KeyKind, KeyServer, ServerConfig, SoftHsm, binaries};
+use keyserver_tests::{ClientRule, Fixture, KeyKind, KeyServer, ServerConfig, SoftHsm, binaries};
+use pkcs11_shim::Kryoptic;
 
 use crate::verify::all_operations;
 use crate::{World, on_both_backends};
@@ -13,6 +17,7 @@ use crate::{World, on_both_backends};
 on_both_backends!(
     every_kind_of_key_in_a_token_is_served,
     a_key_moves_between_file_and_token,
+    ml_dsa_keys_in_a_token_sign_for_tls,
 );
 
 /// Every kind of key that SoftHSM has.
@@ -160,6 +165,71 @@ async fn a_key_moves_between_file_and_token(backend: &str) {
     assert_same(&client, &shop).await;
     assert!(other.exists());
     assert_eq!(client.keys().await.unwrap().len(), 2);
+}
+
+/// What a TLS 1.3 server signs (RFC 8446, section 4.4.3).
+fn certificate_verify(transcript_hash: &[u8]) -> Vec<u8> {
+    let context = b"TLS 1.3, server CertificateVerify\0";
+    [&[b' '; 64][..], context, transcript_hash].concat()
+}
+
+/// Each ML-DSA key signs what a TLS 1.3 server signs, with the scheme of its own parameter set and no other.
+async fn ml_dsa_keys_in_a_token_sign_for_tls(backend: &str) {
+    let Some(token) = Kryoptic::new() else { return };
+    let shim = token.shim();
+    token.generate_ml_dsa(&shim);
+    let kinds = [
+        ("ml-dsa-44", SignatureScheme::MlDsa44, &ML_DSA_44, 1312),
+        ("ml-dsa-65", SignatureScheme::MlDsa65, &ML_DSA_65, 1952),
+        ("ml-dsa-87", SignatureScheme::MlDsa87, &ML_DSA_87, 2592),
+    ];
+    let keys = kinds.map(|(label, ..)| {
+        format!(
+            "[[keys]]\nuri = \"pkcs11:token=bank;object={label}?module-path={}\"\npin_source = \"file:{}\"\n",
+            shim.module.display(),
+            token.pin_file().display()
+        )
+    });
+    let mut config = with_keys(backend, keys.concat());
+    config.clients = vec![ClientRule::new("edge-1", &["tls13-sign"])];
+    let fixture = Fixture::new();
+    let server = KeyServer::start(&fixture, &config);
+    let world = World { fixture, server };
+    let client = world.client().await;
+    let listed = client.keys().await.unwrap();
+    assert_eq!(listed.len(), kinds.len(), "{listed:?}");
+    for (label, scheme, algorithm, public_len) in kinds {
+        let entry = listed.iter().find(|entry| entry.label == label).unwrap();
+        assert_eq!(entry.key_type, label);
+        let id = KeyId::try_from(entry).unwrap();
+        let spki = STANDARD.decode(&entry.spki).unwrap();
+        // Judged by another implementation than the token's.
+        let judge = UnparsedPublicKey::new(algorithm, &spki[spki.len() - public_len..]);
+        for hash in [&[1; 32][..], &[2; 48]] {
+            let string = certificate_verify(hash);
+            let signature = client.sign_tls13(&id, scheme, &string).await.unwrap();
+            judge.verify(&string, &signature).unwrap();
+        }
+        let string = certificate_verify(&[1; 32]);
+        for (_, other, ..) in kinds.into_iter().filter(|kind| kind.0 != label) {
+            let refusal = client.sign_tls13(&id, other, &string).await;
+            assert!(
+                matches!(refusal, Err(Error::Refused(ErrorCode::Denied))),
+                "{label} with {other}: {refusal:?}"
+            );
+        }
+        // What is not a string of TLS is not signed.
+        let refusal = client.sign_tls13(&id, scheme, &string[1..]).await;
+        assert!(
+            matches!(refusal, Err(Error::Refused(ErrorCode::Denied))),
+            "{refusal:?}"
+        );
+    }
+    let metric = |name: &str| world.server.metric(&[name, "token=\"bank\""]);
+    // One more for each key, which has signed before it was served.
+    assert!(metric("keyserver_hsm_operations_total{").is_some_and(|done| done >= 6.0));
+    assert_eq!(metric("keyserver_hsm_check_failures_total{"), Some(0.0));
+    assert!(world.server.stop().success());
 }
 
 /// The client still has a key of this identity, and every operation with every key works.
