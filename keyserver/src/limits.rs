@@ -179,7 +179,8 @@ pub const JOB_DEADLINE: Duration = Duration::from_secs(2);
 pub const SLOT_SESSIONS: usize = 16;
 
 /// Requests that may wait for each session of a slot. Four turns of a device that keeps its time are
-/// well within the deadline; a longer queue only makes answers late.
+/// well within the deadline; a longer queue only makes answers late. (With fewer sessions as many as
+/// are done in 50 ms may wait, but not more than with this number.)
 pub const SLOT_WAITING_PER_SESSION: usize = 4;
 
 /// The longest queue of a slot that may be configured: slots that hang must not take a large part of

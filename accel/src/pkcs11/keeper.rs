@@ -447,7 +447,7 @@ impl Keeper {
     fn probe(&mut self) {
         let open_since = {
             let mut state = self.slot.lock();
-            state.phase = Phase::Probing;
+            state.go_on(Phase::Probing);
             state.breaker.open_since()
         };
         if open_since.is_some_and(|since| since.elapsed() > self.slot.settings.initialize_after)
@@ -504,7 +504,7 @@ impl Keeper {
     }
 
     fn begin_recovery(&mut self) {
-        self.slot.lock().phase = Phase::Recovering;
+        self.slot.lock().go_on(Phase::Recovering);
         self.recover();
     }
 

@@ -16,7 +16,8 @@ pub struct SlotSettings {
     pub sessions: usize,
     /// Where the concurrency limit starts; `None` for the number of sessions.
     pub start_limit: Option<usize>,
-    /// Requests that may wait for a session; more are refused as busy. `None` for four per session.
+    /// Requests that may wait for a session; more are refused as busy. `None` for four per session, and for as many
+    /// as are done in 50 ms, up to 64, where that is more.
     pub queue: Option<usize>,
     /// An idle session is used at least this often, for devices that take idle ones away.
     pub keepalive: Duration,
@@ -37,15 +38,6 @@ impl Default for SlotSettings {
             call_timeout: Duration::from_secs(10),
             initialize_after: Duration::from_secs(30),
         }
-    }
-}
-
-impl SlotSettings {
-    /// Most requests that wait.
-    pub(super) fn queue_len(&self) -> usize {
-        self.queue
-            .unwrap_or_else(|| self.sessions.saturating_mul(4))
-            .max(1)
     }
 }
 

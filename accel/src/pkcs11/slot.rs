@@ -11,9 +11,10 @@
 //!
 //! No call into a module is made, and no job is finished, while the lock is held.
 
+use std::fmt;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
@@ -23,7 +24,7 @@ use super::keeper::Command;
 use super::mechanism::Abilities;
 use super::module::{Module, lock};
 use super::settings::{BreakerState, SlotSettings, SlotStatus};
-use super::state::{Phase, State, Worker};
+use super::state::{Phase, State, Task, Worker};
 use super::ticket::{Parting, Retried, Ticket, part};
 use super::token_key::TokenKeyParts;
 use super::uri::TokenUri;
@@ -84,6 +85,31 @@ pub(super) struct Assignment {
     pub(super) begun: Instant,
 }
 
+/// A result that is still to be checked.
+pub(super) struct Unchecked {
+    pub(super) assignment: Assignment,
+    pub(super) result: Zeroizing<Vec<u8>>,
+    /// From the beginning until the device had given it.
+    pub(super) latency: Duration,
+}
+
+impl fmt::Debug for Unchecked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unchecked")
+            .field("operation", &self.assignment.operation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Unchecked {
+    /// Whether the public key says that it is right.
+    pub(super) fn is_right(&self) -> bool {
+        let assignment = &self.assignment;
+        let public = &assignment.parts.public;
+        public.verifies(assignment.operation, &assignment.input, &self.result)
+    }
+}
+
 /// How a worker's task ended.
 #[derive(Debug)]
 pub(super) enum Ending<'a> {
@@ -103,6 +129,7 @@ pub(super) enum Ending<'a> {
 #[derive(Debug)]
 pub(super) enum Next {
     Run(Assignment),
+    Check(Box<Unchecked>),
     KeepAlive,
     Exit,
 }
@@ -137,7 +164,7 @@ impl Slot {
     /// Queues a request; gives it back when the queue is full or the slot takes none.
     pub(super) fn submit(&self, ticket: Ticket) -> Result<(), Ticket> {
         let mut state = self.lock();
-        let full = state.waiting.len() >= self.settings.queue_len();
+        let full = state.waiting.len() >= state.queue_len(&self.settings);
         if full || !state.phase.takes_requests() {
             return Err(ticket);
         }
@@ -166,11 +193,17 @@ impl Slot {
                 return Next::Exit;
             };
             if worker.lost || (surplus && worker.handed.is_none()) {
+                state.pump();
                 return Next::Exit;
             }
             let handed = worker.handed.take();
             let wake = Arc::clone(&worker.wake);
-            if let Some(ticket) = handed.or_else(|| state.take_waiting(partings)) {
+            let ticket = match handed {
+                Some(Task::Check(unchecked)) => return Next::Check(unchecked),
+                Some(Task::Run(ticket)) => Some(ticket),
+                None => state.take_waiting(partings),
+            };
+            if let Some(ticket) = ticket {
                 if let Some(assignment) = state.assign(id, ticket, partings) {
                     return Next::Run(assignment);
                 }
@@ -222,6 +255,19 @@ impl Slot {
         !worker.lost
     }
 
+    /// Gives a result of the worker `id` to another to check, and the next request to this one; see
+    /// [`State::hand_over`].
+    pub(super) fn hand_over(
+        &self,
+        id: usize,
+        unchecked: Box<Unchecked>,
+    ) -> Result<Option<Assignment>, Box<Unchecked>> {
+        let mut partings = Vec::new();
+        let next = self.lock().hand_over(id, unchecked, &mut partings);
+        part(partings);
+        next
+    }
+
     /// A worker's task has ended.
     pub(super) fn complete(&self, id: usize, begun: Instant, ending: Ending<'_>) {
         let mut partings = Vec::new();
@@ -234,13 +280,19 @@ impl Slot {
                 return;
             };
             worker.call = None;
-            let ticket = worker.current.take().and_then(|current| current.ticket);
-            if !worker.lost {
+            let current = worker.current.take();
+            let counts = current.as_ref().is_none_or(|current| current.in_flight);
+            let ticket = current.and_then(|current| current.ticket);
+            let comes_back = !worker.lost;
+            if counts && comes_back {
                 state.in_flight = in_flight.saturating_sub(1);
             }
             let answer = match ending {
                 Ending::Done(output) => {
-                    state.succeeded(begun.elapsed(), in_flight, waited);
+                    state.operations += 1;
+                    if counts {
+                        state.gave(begun.elapsed(), in_flight, waited);
+                    }
                     ticket.map(|ticket| (ticket, Ok(output), more))
                 }
                 Ending::Failed(failure) => ticket.map(|ticket| (ticket, Err(failure), false)),
@@ -261,7 +313,8 @@ impl Slot {
                     None
                 }
             };
-            state.pump();
+            // This worker comes back for the next itself: its session is warm, and it runs.
+            state.pump_all_but(usize::from(comes_back));
             answer
         };
         if let Some((ticket, outcome, more)) = answer {

@@ -14,11 +14,23 @@ use super::latency::Latencies;
 use super::limiter::Limiter;
 use super::pin::Pin;
 use super::settings::SlotSettings;
-use super::slot::{Assignment, SlotKey, TokenName};
+use super::slot::{Assignment, SlotKey, TokenName, Unchecked};
 use super::ticket::{Parting, Ticket};
 
-/// A slot is crowded when so many wait for each place.
+/// A slot is crowded when so many wait for each place; where an operation takes [`HAND_OVER_FROM`] or longer, with
+/// half of them.
 const CROWD: usize = 4;
+/// Results of a device that takes so long are checked by workers without work: the device waits for the next
+/// request meanwhile. Where an operation is quicker, waking another thread costs a good part of what that saves.
+const HAND_OVER_FROM: Duration = Duration::from_millis(2);
+/// The mean latency follows the last operations, this many.
+const MEAN_OF: u32 = 64;
+/// Requests that may wait for each session, unless configured.
+const QUEUE_PER_SESSION: usize = 4;
+/// With few sessions, as many may wait as are done in this time, up to so many: a quick device is asked by as
+/// many clients as a slow one, and to refuse them costs more than to let them wait.
+const QUEUE_TIME: Duration = Duration::from_millis(50);
+const QUEUE_OF_FEW: usize = 64;
 
 /// Whether requests are given to workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +81,15 @@ pub(super) struct State {
     pub(super) operations: u64,
     pub(super) check_failures: u64,
     pub(super) latencies: Latencies,
+    /// Mean latency of the last operations; zero before the first.
+    mean: Duration,
+}
+
+/// What an idle worker is given.
+#[derive(Debug)]
+pub(super) enum Task {
+    Run(Ticket),
+    Check(Box<Unchecked>),
 }
 
 /// A thread of the pool, as the others see it.
@@ -77,7 +98,7 @@ pub(super) struct Worker {
     /// Wakes it.
     pub(super) wake: Arc<Condvar>,
     /// Work given to it while it was idle.
-    pub(super) handed: Option<Ticket>,
+    pub(super) handed: Option<Task>,
     /// What it works on. The ticket leaves early when its deadline passes.
     pub(super) current: Option<Current>,
     /// Since when it is in a call into the module, or waits for its turn to make one.
@@ -90,6 +111,8 @@ pub(super) struct Worker {
 pub(super) struct Current {
     pub(super) ticket: Option<Ticket>,
     pub(super) deadline: Instant,
+    /// It counts as in flight. Not so a result that is being checked by another than who got it.
+    pub(super) in_flight: bool,
 }
 
 impl Phase {
@@ -126,6 +149,7 @@ impl State {
             operations: 0,
             check_failures: 0,
             latencies: Latencies::default(),
+            mean: Duration::ZERO,
         }
     }
 
@@ -147,7 +171,13 @@ impl State {
 
     /// Gives what waits to idle workers, the last to become idle first.
     pub(super) fn pump(&mut self) {
-        let free = self.limiter.limit().saturating_sub(self.in_flight);
+        self.pump_all_but(0);
+    }
+
+    /// The same, but keeps so many places for workers that are about to look for work themselves: nobody has to
+    /// be woken up for those.
+    pub(super) fn pump_all_but(&mut self, kept: usize) {
+        let free = self.limiter.limit().saturating_sub(self.in_flight + kept);
         if self.phase != Phase::Ready {
             return;
         }
@@ -155,7 +185,7 @@ impl State {
             let Some(id) = self.idle.pop() else { return };
             let ticket = self.waiting.pop_front();
             if let Some(worker) = self.workers.get_mut(&id) {
-                worker.handed = ticket;
+                worker.handed = ticket.map(Task::Run);
                 worker.wake.notify_one();
                 self.in_flight += 1;
             } else if let Some(ticket) = ticket {
@@ -191,15 +221,71 @@ impl State {
         worker.current = Some(Current {
             deadline: assignment.deadline,
             ticket: Some(ticket),
+            in_flight: true,
         });
         worker.call = Some(now);
         Some(assignment)
     }
 
-    pub(super) fn succeeded(&mut self, latency: Duration, in_flight: usize, waited: bool) {
-        self.operations += 1;
+    /// The device has given a result, and its place is free.
+    pub(super) fn gave(&mut self, latency: Duration, in_flight: usize, waited: bool) {
+        self.mean = if self.mean.is_zero() {
+            latency
+        } else {
+            self.mean - self.mean / MEAN_OF + latency / MEAN_OF
+        };
         self.latencies.add(latency);
         self.limiter.completed(latency, in_flight, waited);
+    }
+
+    /// Gives a result of the worker `id` to an idle one to check, and the next request to this one. `Err` with
+    /// the result when it is better checked where it is: nobody is idle, nothing waits, or the device is quick.
+    /// `Ok(None)` when there is nothing to run after all.
+    pub(super) fn hand_over(
+        &mut self,
+        id: usize,
+        unchecked: Box<Unchecked>,
+        partings: &mut Vec<Parting>,
+    ) -> Result<Option<Assignment>, Box<Unchecked>> {
+        let works = self.workers.get(&id).is_some_and(|worker| !worker.lost);
+        if !works || self.idle.is_empty() || self.mean < HAND_OVER_FROM {
+            return Err(unchecked);
+        }
+        let in_flight = self.in_flight;
+        self.in_flight -= 1;
+        let Some(next) = self.take_waiting(partings) else {
+            self.in_flight += 1;
+            return Err(unchecked);
+        };
+        self.gave(unchecked.latency, in_flight, true);
+        let current = self
+            .workers
+            .get_mut(&id)
+            .and_then(|worker| worker.current.take());
+        if let Some(checker) = self.idle.pop().and_then(|idle| self.workers.get_mut(&idle)) {
+            checker.handed = Some(Task::Check(unchecked));
+            checker.current = current.map(|current| Current {
+                in_flight: false,
+                ..current
+            });
+            checker.wake.notify_one();
+        }
+        Ok(self.assign(id, next, partings))
+    }
+
+    /// Most requests that may wait.
+    pub(super) fn queue_len(&self, settings: &SlotSettings) -> usize {
+        if let Some(queue) = settings.queue {
+            return queue.max(1);
+        }
+        let each = settings.sessions.max(1).saturating_mul(QUEUE_PER_SESSION);
+        if self.mean.is_zero() {
+            return each;
+        }
+        let turns = QUEUE_TIME.as_nanos() / self.mean.as_nanos().max(1);
+        let turns = usize::try_from(turns).unwrap_or(usize::MAX);
+        let soon = turns.saturating_mul(self.limiter.limit());
+        each.max(soon.min(QUEUE_OF_FEW))
     }
 
     /// Puts a request back to the front, if the slot still takes any.
@@ -232,11 +318,16 @@ impl State {
         }
     }
 
-    /// Stops giving out work, and sends away what waits.
-    pub(super) fn shut(&mut self, phase: Phase, partings: &mut Vec<Parting>) {
+    /// Goes on in another phase, unless the slot is stopped: that is for good.
+    pub(super) fn go_on(&mut self, phase: Phase) {
         if self.phase != Phase::Stopped {
             self.phase = phase;
         }
+    }
+
+    /// Stops giving out work, and sends away what waits.
+    pub(super) fn shut(&mut self, phase: Phase, partings: &mut Vec<Parting>) {
+        self.go_on(phase);
         partings.extend(self.waiting.drain(..).map(Parting::Elsewhere));
     }
 
@@ -265,11 +356,56 @@ impl State {
 
     /// Whether so many wait that each has been waiting for several operations.
     pub(super) fn is_crowded(&self) -> bool {
-        self.waiting.len() >= CROWD.saturating_mul(self.limiter.limit())
+        let slow = self.mean >= HAND_OVER_FROM;
+        let crowd = if slow { CROWD / 2 } else { CROWD };
+        self.waiting.len() >= crowd.saturating_mul(self.limiter.limit())
     }
 
     /// How busy the slot is, in thousandths of its limit.
     pub(super) fn load(&self) -> usize {
         (self.waiting.len() + self.in_flight) * 1000 / self.limiter.limit().max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(settings: &SlotSettings) -> State {
+        State::new(settings, TokenName::default())
+    }
+
+    #[test]
+    fn a_slot_that_is_stopped_stays_so() {
+        let mut state = state(&SlotSettings::default());
+        for phase in [Phase::Ready, Phase::Down, Phase::Stopped] {
+            state.go_on(phase);
+            assert_eq!(state.phase, phase);
+        }
+        for phase in [Phase::Recovering, Phase::Probing, Phase::Ready] {
+            state.go_on(phase);
+            assert_eq!(state.phase, Phase::Stopped);
+        }
+    }
+
+    /// Few sessions of a quick device have a queue for what is done soon; of a slow one, four turns.
+    #[test]
+    fn a_queue_is_as_long_as_is_done_soon() {
+        let length = |sessions, millis, queue| {
+            let settings = SlotSettings {
+                sessions,
+                queue,
+                ..SlotSettings::default()
+            };
+            let mut state = state(&settings);
+            assert_eq!(state.queue_len(&settings), queue.unwrap_or(4 * sessions));
+            state.gave(Duration::from_millis(millis), 1, true);
+            state.queue_len(&settings)
+        };
+        assert_eq!(length(4, 1, None), 64);
+        assert_eq!(length(4, 5, None), 40);
+        assert_eq!(length(1, 100, None), 4);
+        assert_eq!(length(32, 1, None), 128);
+        assert_eq!(length(4, 1, Some(7)), 7);
     }
 }

@@ -13,7 +13,7 @@ use super::keeper::Command;
 use super::mechanism::{self, MAX_RESULT_LEN};
 use super::module::lock;
 use super::session::Held;
-use super::slot::{Assignment, Ending, Next, Slot};
+use super::slot::{Assignment, Ending, Next, Slot, Unchecked};
 use super::state::Phase;
 use super::ticket::{Retried, part};
 use crate::error::JobError;
@@ -41,7 +41,13 @@ pub(super) fn run(slot: &Arc<Slot>, id: usize) {
     }
     loop {
         match slot.next(id) {
-            Next::Run(assignment) => worker.serve(&assignment),
+            Next::Run(assignment) => {
+                let mut next = Some(assignment);
+                while let Some(assignment) = next {
+                    next = worker.serve(assignment);
+                }
+            }
+            Next::Check(unchecked) => worker.check(&unchecked),
             Next::KeepAlive => {
                 slot.calling(id);
                 worker.keep_alive();
@@ -70,7 +76,7 @@ struct Worker<'a> {
 /// An operation that failed, and what the class of the failure asks for.
 enum Stop {
     Failure(Failure),
-    /// The token's result did not verify.
+    /// The token's result has not even the right length.
     Wrong,
     /// The token has no mechanism for it.
     NoMechanism,
@@ -83,8 +89,9 @@ impl From<Failure> for Stop {
 }
 
 impl Worker<'_> {
-    /// Runs one request to its end on this slot.
-    fn serve(&mut self, assignment: &Assignment) {
+    /// Runs one request on this slot: to its end, or until another worker checks its result and this one has
+    /// been given the next.
+    fn serve(&mut self, assignment: Assignment) -> Option<Assignment> {
         let mut retried = assignment.retried;
         let mut pause = FIRST_PAUSE;
         let mut first = true;
@@ -96,16 +103,23 @@ impl Worker<'_> {
                     assignment.begun,
                     Ending::Failed(TokenFailure::Deadline),
                 );
-                return;
+                return None;
             }
             first = false;
-            let attempt = self.attempt(assignment);
+            let attempt = self.attempt(&assignment);
             let kept = self.slot.returned(self.id);
             let ending = match attempt {
-                Ok(output) => {
-                    self.slot
-                        .complete(self.id, assignment.begun, Ending::Done(&output));
-                    return;
+                Ok(result) => {
+                    let unchecked = Box::new(Unchecked {
+                        latency: assignment.begun.elapsed(),
+                        assignment,
+                        result,
+                    });
+                    match self.slot.hand_over(self.id, unchecked) {
+                        Ok(next) => return next,
+                        Err(unchecked) => self.check(&unchecked),
+                    }
+                    return None;
                 }
                 Err(Stop::Wrong) => Ending::Wrong,
                 Err(Stop::NoMechanism) => Ending::Failed(TokenFailure::Job(JobError::WrongKey)),
@@ -114,17 +128,28 @@ impl Worker<'_> {
                     if !kept {
                         self.slot
                             .complete(self.id, assignment.begun, Ending::SlotFailed);
-                        return;
+                        return None;
                     }
-                    match self.decide(&failure, assignment, &mut retried, &mut pause) {
+                    match self.decide(&failure, &assignment, &mut retried, &mut pause) {
                         Some(ending) => ending,
                         None => continue,
                     }
                 }
             };
             self.slot.complete(self.id, assignment.begun, ending);
-            return;
+            return None;
         }
+    }
+
+    /// Nothing leaves that the public key does not say is right.
+    fn check(&self, unchecked: &Unchecked) {
+        let ending = if unchecked.is_right() {
+            Ending::Done(&unchecked.result)
+        } else {
+            Ending::Wrong
+        };
+        self.slot
+            .complete(self.id, unchecked.assignment.begun, ending);
     }
 
     /// The table of `failure.rs`; `None` to try again at once.
@@ -200,7 +225,7 @@ impl Worker<'_> {
         None
     }
 
-    /// One try: a session, two calls, and the check of what came back.
+    /// One try: a session and two calls. What comes back is not checked yet.
     fn attempt(&mut self, assignment: &Assignment) -> Result<Zeroizing<Vec<u8>>, Stop> {
         let parts = &assignment.parts;
         let place = *lock(&assignment.key.place);
@@ -233,15 +258,7 @@ impl Worker<'_> {
         let returned = self.buffer.get_mut(..length).ok_or(Stop::Wrong)?;
         let result = mechanism::result(assignment.operation, parts.key_type, returned);
         returned.zeroize();
-        let result = result.ok_or(Stop::Wrong)?;
-        if parts
-            .public
-            .verifies(assignment.operation, &assignment.input, &result)
-        {
-            Ok(result)
-        } else {
-            Err(Stop::Wrong)
-        }
+        result.ok_or(Stop::Wrong)
     }
 
     /// Makes sure that there is a session of the module's present epoch.
@@ -292,11 +309,14 @@ impl Worker<'_> {
         Held::open(&self.slot.module, &inside, slot_id)
     }
 
+    /// Gives up the session after a failure. A device that fails may well hang when a session is closed.
     fn drop_session_after(&mut self, failure: &Failure) {
         if failure.says_session_is_gone() {
             self.forget_session();
         } else {
+            self.slot.calling(self.id);
             self.drop_session();
+            self.slot.returned(self.id);
         }
     }
 

@@ -363,6 +363,31 @@ fn a_wrong_signature_is_never_released() {
     assert_eq!(outcomes.lost(), 0, "another slot answered: {outcomes:?}");
 }
 
+/// The same where results are checked by other threads than those that got them: a slow device, and sessions that
+/// it does not need.
+#[test]
+fn a_wrong_signature_of_a_slow_device_is_never_released() {
+    let settings = SlotSettings {
+        sessions: 8,
+        start_limit: Some(2),
+        ..settings()
+    };
+    let Some(device) = Device::new(settings) else {
+        return;
+    };
+    let outcomes = under_load(&device, &["one", "two"], |control| {
+        control.tell("latency C_Sign 3000");
+        control.tell("width 2");
+        let before = device.status("one").operations;
+        device.wait_for("one", |status| status.operations > before + 100);
+        control.tell("wrong 4");
+        device.wait_for("one", |status| status.check_failures == 4);
+    });
+    assert_eq!(outcomes.lost(), 0, "another slot answered: {outcomes:?}");
+    let status = device.wait_for("one", |status| status.in_flight == 0);
+    assert_eq!(status.queued, 0, "{status:?}");
+}
+
 #[test]
 fn a_pin_that_is_refused_later_shuts_the_slot_for_good() {
     for (code, name) in [

@@ -86,6 +86,36 @@ fn a_hung_slot_loses_nothing_that_another_can_do() {
     load.stop_without_loss(&device);
 }
 
+/// A device that fails hangs as well when it is asked to close the session: the thread is given up and replaced,
+/// and the operation is done elsewhere.
+#[test]
+fn a_session_that_cannot_be_closed_costs_its_thread_and_nothing_else() {
+    for code in ["0x91", "0x30"] {
+        let settings = SlotSettings {
+            call_timeout: Duration::from_millis(300),
+            ..settings()
+        };
+        let Some(device) = Device::new(settings) else {
+            return;
+        };
+        let key = device.load(&["one", "two"]);
+        let load = Load::start(&key, 8);
+        load.more(&device, 100);
+        let control = &device.one.control;
+        control.tell("hang C_CloseSession *");
+        control.tell(&format!("fail C_Sign {code} 1 1 *"));
+        device.wait_for("one", |status| status.stuck_threads == 1);
+        // As many work as before.
+        device.wait_for("one", |status| status.sessions > settings.sessions);
+        load.more(&device, 500);
+        control.tell("release");
+        device.wait_for("one", |status| {
+            status.stuck_threads == 0 && status.sessions == settings.sessions
+        });
+        load.stop_without_loss(&device);
+    }
+}
+
 /// A key in another slot notices nothing.
 #[test]
 fn a_hung_slot_does_not_touch_another() {

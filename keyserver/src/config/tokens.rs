@@ -22,8 +22,9 @@ pub struct Pkcs11 {
     pub sessions: usize,
     /// How many sessions are used at one time to begin with. None: all. What is best is then found.
     pub start_limit: Option<usize>,
-    /// Requests of a slot that may wait for a session. Past it, "busy".
-    pub queue: usize,
+    /// Requests of a slot that may wait for a session. Past it, "busy". None: four for each session, and with few
+    /// sessions of a quick device more, see [`limits::SLOT_WAITING_PER_SESSION`].
+    pub queue: Option<usize>,
     /// Time that a request may take from its admission to its answer; a client may ask for less.
     pub deadline: Duration,
     /// A call into the module that takes longer counts as hung: its thread is given up.
@@ -38,7 +39,7 @@ impl Default for Pkcs11 {
             module: None,
             sessions: limits::SLOT_SESSIONS,
             start_limit: None,
-            queue: limits::SLOT_SESSIONS * limits::SLOT_WAITING_PER_SESSION,
+            queue: None,
             deadline: limits::JOB_DEADLINE,
             call_timeout: limits::SLOT_CALL_TIMEOUT,
             keepalive: limits::SLOT_KEEPALIVE,
@@ -54,7 +55,7 @@ impl Pkcs11 {
         SlotSettings {
             sessions: self.sessions,
             start_limit: self.start_limit,
-            queue: Some(self.queue),
+            queue: self.queue,
             keepalive: self.keepalive,
             call_timeout: self.call_timeout,
             ..SlotSettings::default()
@@ -74,8 +75,7 @@ pub(super) fn settings(section: &Section<'_>, paths: &Paths) -> Pkcs11 {
         module,
         sessions,
         start_limit: count(section, "start_limit", 257),
-        queue: count(section, "queue", queue_max + 1)
-            .unwrap_or(sessions * limits::SLOT_WAITING_PER_SESSION),
+        queue: count(section, "queue", queue_max + 1),
         deadline: period(section, "deadline", 60).unwrap_or(defaults.deadline),
         call_timeout: period(section, "call_timeout", 60).unwrap_or(defaults.call_timeout),
         keepalive: period(section, "keepalive", 30).unwrap_or(defaults.keepalive),
