@@ -47,7 +47,7 @@ class Row:
         if self.at_least is not None:
             bound = f"at least {number(self.at_least)}"
         if self.at_most is not None:
-            bound = f"at most {number(self.at_most)}"
+            bound = f"at most {number(self.at_most)}" if self.at_least is None else f"exactly {number(self.at_most)}"
         cells = [self.what, f"{number(self.value)} {self.unit}".strip(), self.existing, bound]
         return "| " + " | ".join([*cells, self.aim, self.verdict, self.note]) + " |"
 
