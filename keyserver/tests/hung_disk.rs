@@ -107,12 +107,16 @@ fn a_ledger_that_hangs_takes_no_room_from_signing_and_no_connection_for_ever() {
         "nothing is answered unrecorded: {answers:?}"
     );
     // A slow machine gives the rest of them another answer: the disk is known to hang by then.
-    let refused = count(&answers, Some(ErrorCode::Busy)) + count(&answers, Some(ErrorCode::Internal));
+    let refused =
+        count(&answers, Some(ErrorCode::Busy)) + count(&answers, Some(ErrorCode::Internal));
     assert_eq!(refused, others, "{answers:?}");
     assert_eq!(state.metrics.inflight_now(), AT_LEDGER as i64);
     // There is room for signatures on the same connection.
     edge.ask(&sign, IN_FLIGHT);
-    assert_eq!(count(&edge.answers(IN_FLIGHT as usize), None), IN_FLIGHT as usize);
+    assert_eq!(
+        count(&edge.answers(IN_FLIGHT as usize), None),
+        IN_FLIGHT as usize
+    );
 
     // Soon nothing is opened that could not be recorded, and the operator is told.
     wait_until("the ledger is not writable", || !state.ledger.is_writable());

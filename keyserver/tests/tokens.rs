@@ -62,7 +62,7 @@ fn the_smallest_entry_has_defaults() {
     assert!(source.required);
     assert_eq!(config.pkcs11, Pkcs11::default());
     let defaults = &config.pkcs11;
-    assert_eq!((defaults.sessions, defaults.queue), (16, 64));
+    assert_eq!((defaults.sessions, defaults.queue), (16, None));
     assert_eq!(defaults.deadline, Duration::from_secs(2));
     assert_eq!(defaults.call_timeout, Duration::from_secs(5));
     assert_eq!(defaults.keepalive, Duration::from_secs(20));
@@ -95,14 +95,14 @@ fn every_setting_is_read() {
         module: Some("/usr/lib/a.so".into()),
         sessions: 8,
         start_limit: Some(4),
-        queue: 32,
+        queue: Some(32),
         deadline: Duration::from_secs(3),
         call_timeout: Duration::from_secs(4),
         keepalive: Duration::from_secs(10),
     };
     assert_eq!(config.pkcs11, expected);
     let config = parse(&(with_keys(entry) + table + "queue = 7\n")).unwrap();
-    assert_eq!(config.pkcs11.queue, 7);
+    assert_eq!(config.pkcs11.queue, Some(7));
 }
 
 #[test]

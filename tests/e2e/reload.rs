@@ -13,7 +13,10 @@ use crate::proc::wait_for_metric;
 use crate::verify::all_operations;
 use crate::{World, on_both_backends};
 
-on_both_backends!(reload_under_load, an_authority_that_is_taken_away_takes_its_connections);
+on_both_backends!(
+    reload_under_load,
+    an_authority_that_is_taken_away_takes_its_connections
+);
 
 /// Clients that work until they are told to stop. The first failure of any operation is theirs.
 struct Load {

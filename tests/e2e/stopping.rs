@@ -307,14 +307,25 @@ async fn digits_name_a_label_before_an_ski(backend: &str) {
     assert_eq!(disable(&nobody), "stopped, but no such key is loaded\n");
 
     // One key's label is now the other's SKI: nothing is guessed.
-    let ski: String = other.ski().iter().map(|byte| format!("{byte:02x}")).collect();
+    let ski: String = other
+        .ski()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     world.fixture.add_key(&ski, KeyKind::P256);
     done(&world, &["reload", "--wait"]);
     let output = ksctl(&world, &["keys", "disable", &ski, "--reason", "x"]);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains("the label of one key and the SKI of another"), "{errors}");
+    assert!(
+        errors.contains("the label of one key and the SKI of another"),
+        "{errors}"
+    );
     assert_eq!(output.status.code(), Some(1));
-    let colons: Vec<_> = ski.as_bytes().chunks(2).map(String::from_utf8_lossy).collect();
+    let colons: Vec<_> = ski
+        .as_bytes()
+        .chunks(2)
+        .map(String::from_utf8_lossy)
+        .collect();
     assert_eq!(disable(&colons.join(":")), "stopped\n");
     let refused = sign(&client, &other).await;
     assert!(is_refused(&refused, ErrorCode::KeyDisabled), "{refused:?}");

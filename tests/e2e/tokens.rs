@@ -99,7 +99,7 @@ async fn every_kind_of_key_in_a_token_is_served(backend: &str) {
         match call.await.unwrap() {
             Ok(()) => {}
             // 400 at once are more than the queue of one slot holds.
-            Err(keyserver_client::Error::Busy { .. }) => busy += 1,
+            Err(Error::Busy { .. }) => busy += 1,
             Err(other) => panic!("{other}"),
         }
     }

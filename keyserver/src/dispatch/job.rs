@@ -320,7 +320,9 @@ mod tests {
         let mut waiting = Vec::new();
         for number in 1..=8 {
             while pool.may_open(client(number)) {
-                let mut job = pool.take(crate::clock::now(), client(number)).expect("room");
+                let mut job = pool
+                    .take(crate::clock::now(), client(number))
+                    .expect("room");
                 job.exchange = Some(KeyExchange::Compatible);
                 pool.opens(client(number));
                 waiting.push(job);

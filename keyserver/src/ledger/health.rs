@@ -83,7 +83,8 @@ impl LedgerHealth {
         let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
         let failure = lock(&self.failure).as_ref().map(ToString::to_string);
         let hung = || {
-            self.write.is_hung()
+            self.write
+                .is_hung()
                 .then(|| "the disk does not answer".to_owned())
         };
         Some(LedgerReport {

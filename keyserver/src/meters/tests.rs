@@ -222,7 +222,13 @@ fn a_disk_that_hangs_keeps_nobody_waiting_who_asks() {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         assert!(meters.exhausted().is_empty() && !meters.health().is_writable());
-        assert!(meters.health().trouble().unwrap().contains("does not answer"));
+        assert!(
+            meters
+                .health()
+                .trouble()
+                .unwrap()
+                .contains("does not answer")
+        );
         assert!(!writer.is_finished());
         // A pipe cannot be flushed: the write ends with an error.
         let pipe = File::options()

@@ -181,7 +181,11 @@ mod tests {
             ski: [ski; 20],
             usage: &usage,
         };
-        let keys = [key(0, digits.as_str(), 1), key(1, "bank", 3), key(2, "shop", 4)];
+        let keys = [
+            key(0, digits.as_str(), 1),
+            key(1, "bank", 3),
+            key(2, "shop", 4),
+        ];
         let lookup = KeyLookup::new(&keys);
         let found = |pattern: &KeyPattern| -> Vec<u32> {
             (lookup.matching(pattern).iter())

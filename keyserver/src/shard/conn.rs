@@ -478,16 +478,14 @@ impl<S: Stream> Connection<S> {
         self.in_flight.set(self.in_flight.get() + 1);
         self.opening
             .set(self.opening.get() + usize::from(job.exchange.is_some()));
-        self.answers_by
-            .set(self.answers_by.get().max(job.deadline));
+        self.answers_by.set(self.answers_by.get().max(job.deadline));
     }
 
     /// Counts it back when its reply is in the outbox.
     pub(crate) fn job_ended(&self, job: &Job) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
         let opened = usize::from(job.exchange.is_some());
-        self.opening
-            .set(self.opening.get().saturating_sub(opened));
+        self.opening.set(self.opening.get().saturating_sub(opened));
         self.to_write.raise();
         self.may_read.raise();
     }

@@ -153,7 +153,10 @@ impl<S: Stream> Shard<S> {
 
     fn open(self: &Rc<Self>, socket: std::net::TcpStream, peer: SocketAddr, ticket: Ticket) {
         let snapshot = self.snapshot();
-        let (tls, rules_of) = (TlsSession::new(Arc::clone(&snapshot.tls)), snapshot.generation);
+        let (tls, rules_of) = (
+            TlsSession::new(Arc::clone(&snapshot.tls)),
+            snapshot.generation,
+        );
         drop(snapshot);
         let connection = match (S::from_std(socket), tls) {
             (Ok(stream), Ok(tls)) => self.connections.borrow_mut().insert_with(|id| {

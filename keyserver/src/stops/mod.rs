@@ -379,7 +379,11 @@ mod tests {
             assert!(!first.is_finished() && !second.is_finished() && !third.is_finished());
 
             // The disk answers again. A pipe cannot be flushed, so the first write fails; the others find none.
-            let pipe = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&new).unwrap();
+            let pipe = File::options()
+                .read(true)
+                .custom_flags(OFlag::O_NONBLOCK.bits())
+                .open(&new)
+                .unwrap();
             fs::remove_file(&new).unwrap();
             first.join().unwrap().unwrap_err();
             assert!(second.join().unwrap().unwrap());
@@ -410,7 +414,14 @@ mod tests {
         }
         // Nothing else was stopped meanwhile: it goes on, and what was stopped meanwhile does not.
         board.begin_resuming(&KEY);
-        board.stop(Subject::Client("edge".to_owned()), 4, "edge".to_owned(), &[]).unwrap();
+        board
+            .stop(
+                Subject::Client("edge".to_owned()),
+                4,
+                "edge".to_owned(),
+                &[],
+            )
+            .unwrap();
         board.end_resuming(&KEY, true);
         assert_eq!(subjects(&board).len(), 2);
         assert!(!board.current().stops(&KEY));

@@ -68,13 +68,19 @@ mod tests {
     #[test]
     fn a_note_costs_the_same_however_many_there_are() {
         let mut ageing = Ageing::default();
-        let first: usize = (0..100_000).map(|number| ageing.note(number, 110, 100)).sum();
+        let first: usize = (0..100_000)
+            .map(|number| ageing.note(number, 110, 100))
+            .sum();
         assert!(first <= 200_000, "{first}");
         // Again and again: nothing is looked through for what is there.
-        let again: usize = (0..100_000).map(|number| ageing.note(number, 111, 100)).sum();
+        let again: usize = (0..100_000)
+            .map(|number| ageing.note(number, 111, 100))
+            .sum();
         assert!(again <= 100_000, "{again}");
         // All have ended; as many come, and they do not add up.
-        let later: usize = (0..100_000).map(|number| ageing.note(-number, 220, 200)).sum();
+        let later: usize = (0..100_000)
+            .map(|number| ageing.note(-number, 220, 200))
+            .sum();
         assert!(later <= 300_000, "{later}");
         assert!(ageing.len() <= 200_000, "{}", ageing.len());
         ageing.prune(219);

@@ -67,7 +67,8 @@ impl TicketEnds {
             inside.keys.prune(now);
             return inside.keys.iter().map(|(ski, _)| *ski).collect();
         }
-        let of_client = |((holder, ski), _): (&(String, Ski), u64)| (holder == client).then_some(*ski);
+        let of_client =
+            |((holder, ski), _): (&(String, Ski), u64)| (holder == client).then_some(*ski);
         inside.holders.iter().filter_map(of_client).collect()
     }
 
