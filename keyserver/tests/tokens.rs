@@ -95,7 +95,7 @@ fn every_setting_is_read() {
         module: Some("/usr/lib/a.so".into()),
         sessions: 8,
         start_limit: Some(4),
-        queue: Some(32),
+        queue: None,
         deadline: Duration::from_secs(3),
         call_timeout: Duration::from_secs(4),
         keepalive: Duration::from_secs(10),

@@ -242,8 +242,9 @@ impl<S: Stream> Shard<S> {
         now: Instant,
     ) -> Option<Box<Job>> {
         let mut pool = self.pool.borrow_mut();
-        // Where the disk of the ledger hangs, those would keep all the room that there is.
-        if opens && !(connection.may_open(self) && pool.may_open(client)) {
+        // Where the disk of the ledger hangs, those would keep all the room that there is, until that is known.
+        let is_open = self.context.state.ledger.is_writable();
+        if opens && is_open && !(connection.may_open(self) && pool.may_open(client)) {
             return None;
         }
         let job = pool.take(now, client)?;

@@ -378,13 +378,15 @@ mod tests {
             wait_until(|| board.current().generation(&[7; 20]) == 5);
             assert!(!first.is_finished() && !second.is_finished() && !third.is_finished());
 
-            // The disk answers again. A pipe cannot be flushed, so the first write fails; the others find none.
+            // The disk answers again. A pipe cannot be flushed, so the first write fails; the others find none in
+            // the place where it was.
+            let aside = directory.path().join("aside");
+            fs::rename(&new, &aside).unwrap();
             let pipe = File::options()
                 .read(true)
                 .custom_flags(OFlag::O_NONBLOCK.bits())
-                .open(&new)
+                .open(&aside)
                 .unwrap();
-            fs::remove_file(&new).unwrap();
             first.join().unwrap().unwrap_err();
             assert!(second.join().unwrap().unwrap());
             assert_eq!(third.join().unwrap().unwrap(), 5);
