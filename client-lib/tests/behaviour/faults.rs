@@ -248,10 +248,12 @@ fn a_decryption_does_not_leave_on_a_connection_that_was_cut() {
     let runtime = { runtime }.enable_all().build().unwrap();
     let key = KeyId::from_ski(KEY);
     let limit = Duration::from_secs(20);
-    let client = runtime.block_on(server.builder().deadline(limit).connect());
-    let client = client.unwrap();
-    let pool = Pool::builder("localhost", server.identity()).server(server.address());
-    let pool = runtime.block_on(pool.deadline(limit).connect()).unwrap();
+    // The runtime stands still between the calls, and with it an attempt to connect.
+    let builder = server.builder().deadline(limit).connect_limit(limit);
+    let client = runtime.block_on(builder.connect()).unwrap();
+    let builder = Pool::builder("localhost", server.identity()).server(server.address());
+    let builder = builder.deadline(limit).connect_limit(limit);
+    let pool = runtime.block_on(builder.connect()).unwrap();
     for _ in 0..5 {
         server.stop();
         servers.block_on(server.restart());
