@@ -546,49 +546,6 @@ mod tests {
         assert_eq!(engine.trust(Class::Ed25519), Trust::Trusted);
     }
 
-    /// A backend that leaves its jobs alone.
-    struct Idle;
-
-    impl Backend for Idle {
-        fn name(&self) -> &'static str {
-            "idle"
-        }
-
-        fn lanes(&self, _: Class) -> usize {
-            8
-        }
-
-        fn checks_results(&self) -> bool {
-            true
-        }
-
-        fn run(&self, _: &mut [Job<'_>]) {}
-    }
-
-    #[test]
-    fn what_a_backend_passes_over_has_failed() {
-        for engine in [EngineChoice::Single, EngineChoice::Lanes] {
-            let config = EngineConfig {
-                engine,
-                verify_ecdsa: VerifyRate::ALWAYS,
-                calibration: Duration::ZERO,
-            };
-            let lanes = Some(Box::new(Idle) as Box<dyn Backend>);
-            let engine = Engine::with_backends(config, Box::new(Idle), lanes).unwrap();
-            let key = Key::from_bytes(include_bytes!("calibrate/p256.der")).unwrap();
-            let mut outputs = vec![b"old".to_vec(); 8];
-            let operation = Operation::EcdsaSign(Hash::Sha256);
-            let mut jobs: Vec<_> = (outputs.iter_mut())
-                .map(|output| Job {
-                    result: Ok(()),
-                    ..Job::new(&key, operation, &[3; 32], output)
-                })
-                .collect();
-            engine.run(&mut jobs);
-            assert!(jobs.iter().all(|job| job.result == Err(JobError::Failed)));
-        }
-    }
-
     #[test]
     fn a_flood_of_alarms_is_kept_short_and_counted() {
         let config = EngineConfig {

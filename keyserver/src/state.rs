@@ -116,8 +116,8 @@ impl ServerState {
     }
 
     /// Reads the configuration file again and puts what it names in force: parse, validate, build,
-    /// sign once with every new or changed key, swap. Other keys in files stay the objects that they were. Connections are not touched; a request
-    /// decided under the old snapshot finishes under it.
+    /// sign once with every new or changed key, swap. Other keys in files stay the objects that they
+    /// were. Connections are not touched; a request decided under the old snapshot finishes under it.
     ///
     /// # Errors
     ///

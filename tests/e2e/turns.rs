@@ -37,7 +37,6 @@ fn start(backend: &str, keys: usize, more: &str) -> (Fixture, KeyServer) {
     (fixture, server)
 }
 
-#[expect(clippy::unused_async, reason = "the macro awaits it")]
 async fn pings_are_answered_beside_pipelines_of_key_lists(backend: &str) {
     let (fixture, server) = start(backend, KEYS, "");
     let connect = |_| Wire::connect(&fixture, server.address(), "edge-1");
@@ -53,7 +52,7 @@ async fn pings_are_answered_beside_pipelines_of_key_lists(backend: &str) {
     }
     let page = Request::new(7, Opcode::KeyList);
     for wire in &mut hogs {
-        wire.send(&[page; 250]);
+        wire.send(&vec![page; 250]);
     }
     for _ in 0..20 {
         let took = ping(&mut honest);
@@ -69,7 +68,6 @@ async fn pings_are_answered_beside_pipelines_of_key_lists(backend: &str) {
 }
 
 /// What is left behind a cap when the pause for refusals begins is served after it.
-#[expect(clippy::unused_async, reason = "the macro awaits it")]
 async fn every_refusal_of_a_long_pipeline_is_sent(backend: &str) {
     let (fixture, server) = start(backend, 0, "rate = \"1/h\"");
     let mut wire = Wire::connect(&fixture, server.address(), "edge-1");
@@ -81,7 +79,7 @@ async fn every_refusal_of_a_long_pipeline_is_sent(backend: &str) {
         ..Request::new(7, Opcode::EcdsaSignSha256)
     };
     // Twice what may wait for a reader.
-    let requests = [sign; 600];
+    let requests = vec![sign; 600];
     wire.send(&requests);
     for _ in requests {
         wire.receive();

@@ -316,3 +316,47 @@ fn lanes_that_erred_are_left_until_they_are_released() {
     engine.release(rsa.class()).unwrap();
     assert_eq!(run(&rsa, sign_rsa), (4, 0));
 }
+
+/// A backend that leaves its jobs alone.
+struct Idle;
+
+impl Backend for Idle {
+    fn name(&self) -> &'static str {
+        "idle"
+    }
+
+    fn lanes(&self, _: Class) -> usize {
+        8
+    }
+
+    fn checks_results(&self) -> bool {
+        true
+    }
+
+    fn run(&self, _: &mut [Job<'_>]) {}
+}
+
+/// Also where the caller has put a success there, and an older result is still in the output.
+#[test]
+fn what_a_backend_passes_over_has_failed() {
+    for choice in [EngineChoice::Single, EngineChoice::Lanes] {
+        let config = EngineConfig {
+            engine: choice,
+            verify_ecdsa: VerifyRate::ALWAYS,
+            calibration: std::time::Duration::ZERO,
+        };
+        let lanes = Some(Box::new(Idle) as Box<dyn Backend>);
+        let engine = Engine::with_backends(config, Box::new(Idle), lanes).unwrap();
+        let key = key("p256.pkcs8.pem");
+        let mut outputs = vec![b"old".to_vec(); 8];
+        let operation = Operation::EcdsaSign(Hash::Sha256);
+        let mut jobs: Vec<_> = (outputs.iter_mut())
+            .map(|output| Job {
+                result: Ok(()),
+                ..Job::new(&key, operation, &[3; 32], output)
+            })
+            .collect();
+        engine.run(&mut jobs);
+        assert!(jobs.iter().all(|job| job.result == Err(JobError::Failed)));
+    }
+}
