@@ -75,7 +75,12 @@ impl Server {
     pub fn start_on(config: Config, engine: accel::Engine) -> Result<Self, StartError> {
         let state = ServerState::load(config, Arc::new(engine)).map_err(StartError::Load)?;
         let config = Arc::clone(&state.snapshot.load().config);
-        let ledger = config.ledger.as_deref().map(ledger::open).transpose();
+        let state_of = config.admin.state.as_deref();
+        let ledger = (config
+            .ledger
+            .as_deref()
+            .map(|at| ledger::open(at, state_of)))
+        .transpose();
         let ledger = ledger.map_err(StartError::Ledger)?;
         // The sockets before the threads: a port that is taken is the commonest reason to fail.
         let listener = acceptor::listen(config.listen.address, config.listen.backlog)

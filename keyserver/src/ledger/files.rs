@@ -11,6 +11,7 @@ use fjall::{
 };
 use keyless_protocol::Ski;
 
+use super::identity::LedgerId;
 use super::store::Size;
 
 /// Memory for blocks of the files that are read again.
@@ -31,6 +32,8 @@ const STATE_KEPT: u8 = 0;
 const STATE_DROPPED: u8 = 1;
 /// A key of another length than an SKI, which [`Files::probe`] writes.
 const PROBE: [u8; 1] = [0];
+/// Another one, of the ledger's id.
+const ID: [u8; 1] = [1];
 
 /// What is known of a TLS key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +66,7 @@ impl Files {
         let mut next_number = 0;
         for pair in keys.iter() {
             let (ski, value) = pair.into_inner()?;
-            if *ski == PROBE {
+            if *ski == PROBE || *ski == ID {
                 continue;
             }
             let (ski, number, state) = decode(&ski, &value).ok_or(fjall::Error::Unrecoverable)?;
@@ -82,6 +85,20 @@ impl Files {
             known,
             next_number,
         })
+    }
+
+    /// The id of the ledger, if it has been given one.
+    pub(super) fn id(&self) -> Result<Option<LedgerId>, fjall::Error> {
+        let id = self.keys.get(ID)?;
+        id.map(|id| LedgerId::try_from(&*id).map_err(|_| fjall::Error::Unrecoverable))
+            .transpose()
+    }
+
+    /// Gives the ledger its id, durably.
+    pub(super) fn set_id(&self, id: &LedgerId) -> Result<(), fjall::Error> {
+        let mut batch = self.batch();
+        batch.insert(&self.keys, ID, id);
+        batch.durability(Some(PersistMode::SyncData)).commit()
     }
 
     /// The entries.

@@ -22,12 +22,14 @@
 //! | `tag` | the name of a ciphertext |
 //! | `store` | what is remembered, and how it fails |
 //! | `files` | what is on disk |
+//! | `identity` | which ledger it is |
 //! | `thread` | the thread between the I/O threads and the disk |
 //! | `health` | how it is, for the operator |
 //! | `watch` | the alarm when something is replayed |
 
 mod files;
 mod health;
+mod identity;
 mod rule;
 mod store;
 mod tag;

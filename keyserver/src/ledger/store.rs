@@ -21,9 +21,11 @@ use std::time::{Duration, Instant};
 
 use fjall::PersistMode;
 use keyless_protocol::Ski;
+use keyless_protocol::info::ski_to_hex;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::files::{Files, Known};
+use super::identity::{LedgerId, Places};
 use super::rule::{Binding, Entry, Verdict, decide};
 use super::tag::{Tag, Tagger};
 use crate::clock;
@@ -88,6 +90,7 @@ pub struct Store {
     /// Nothing after a failure, until they have been opened again.
     files: Option<Files>,
     path: PathBuf,
+    id: LedgerId,
     /// Entries of the batch under way, which two questions may share.
     pending: HashMap<[u8; 20], Entry>,
     /// Since when the files have been too far behind to be written to.
@@ -107,14 +110,31 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`LedgerError`]: another process has it open, its files are damaged, or its key is gone. It is never
-    /// begun anew over old files: that would forget what was answered.
+    /// As [`Self::open_known`].
     pub fn open(directory: &Path) -> Result<(Self, Tagger), LedgerError> {
+        Self::open_known(directory, None)
+    }
+
+    /// The same, for a server whose state directory may know a ledger.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`]: another process has it open, its files are damaged, its key is gone, or it is not the one that is
+    /// known. It is never begun anew in the place of another: that would forget what was answered.
+    pub fn open_known(
+        directory: &Path,
+        state: Option<&Path>,
+    ) -> Result<(Self, Tagger), LedgerError> {
         let failed = |what: String| LedgerError::new(directory, what);
+        let places = Places::new(directory, state);
+        let known = places.known().map_err(failed)?;
+        let is_new = !files_of(directory).exists();
+        if let (true, Some((file, _))) = (is_new, known.first()) {
+            return Err(lost(directory, file));
+        }
         fs::create_dir_all(directory)
             .map_err(|error| failed(format!("cannot make the directory ({error})")))?;
         let key = directory.join("key");
-        let is_new = !files_of(directory).exists();
         let tagger = Tagger::open(&key, is_new).map_err(|error| {
             failed(format!(
                 "cannot use its key, {} ({error}); restore it from a backup. Without it every recorded \
@@ -122,13 +142,43 @@ impl Store {
                 key.display()
             ))
         })?;
+        let id = tagger.ledger_id();
+        if let Some((file, _)) = known.iter().find(|(_, other)| *other != id) {
+            return Err(lost(directory, file));
+        }
         let mut store = Self {
             files: None,
             path: directory.to_owned(),
+            id,
             pending: HashMap::new(),
             behind_since: None,
         };
-        store.files = Some(store.open_files()?);
+        let files = store.open_files()?;
+        match files.id().map_err(|error| store.unwritable(&error))? {
+            Some(found) if found == id => {}
+            None if known.is_empty() => {
+                // Not one of before that has lost its files: somebody would know it.
+                if is_new {
+                    tracing::warn!(
+                        directory = %directory.display(),
+                        id = ski_to_hex(&id),
+                        "a new ledger begins: it knows of nothing that was answered before"
+                    );
+                }
+                files
+                    .set_id(&id)
+                    .map_err(|error| store.unwritable(&error))?;
+            }
+            None => {
+                return Err(lost(
+                    directory,
+                    known.first().map_or(key.as_path(), |(file, _)| *file),
+                ));
+            }
+            Some(_) => return Err(lost(directory, &key)),
+        }
+        (places.note(&id)).map_err(|error| failed(format!("cannot be noted ({error})")))?;
+        store.files = Some(files);
         Ok((store, tagger))
     }
 
@@ -160,6 +210,9 @@ impl Store {
         forget_pages(&files_of(&self.path))
             .map_err(|error| LedgerError::new(&self.path, format!("cannot be read ({error})")))?;
         let files = self.open_files()?;
+        if files.id().map_err(|error| self.unwritable(&error))? != Some(self.id) {
+            return Err(lost(&self.path, &self.path.join("key")));
+        }
         files.probe().map_err(|error| self.unwritable(&error))?;
         self.files = Some(files);
         Ok(())
@@ -273,6 +326,17 @@ impl Store {
         let what = format!("cannot be read or written ({error})");
         LedgerError::new(&self.path, what)
     }
+}
+
+/// `file` tells of a ledger that is not there.
+fn lost(directory: &Path, file: &Path) -> LedgerError {
+    let what = format!(
+        "is not the one that {} tells of: it was lost, emptied or exchanged. Whatever it had answered could be opened once \
+         more by whoever recorded it, so it is not begun anew unasked: restore it, or, to begin anew on purpose, remove \
+         that file as well (docs/deployment.md)",
+        file.display()
+    );
+    LedgerError::new(directory, what)
 }
 
 fn files_of(directory: &Path) -> PathBuf {

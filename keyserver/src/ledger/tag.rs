@@ -9,6 +9,7 @@ use std::path::Path;
 use aws_lc_rs::{hmac, rand};
 use zeroize::Zeroizing;
 
+use super::identity::LedgerId;
 use super::rule::Binding;
 use crate::secret_file;
 
@@ -65,6 +66,15 @@ impl Tagger {
         self.mac(b"ciphertext", spki, ciphertext)
     }
 
+    /// The id of the ledger that has this key.
+    pub(super) fn ledger_id(&self) -> LedgerId {
+        let mut id = LedgerId::default();
+        for (out, byte) in id.iter_mut().zip(self.mac(b"ledger", b"", b"")) {
+            *out = byte;
+        }
+        id
+    }
+
     /// Who asks, by the name of the client, and for which handshake.
     pub(crate) fn binding(&self, client: &str, handshake: &[u8]) -> Binding {
         let [binding @ .., _, _, _, _, _, _, _, _] =
@@ -89,7 +99,7 @@ impl Tagger {
 }
 
 /// Writes a new file that only its owner may read, durably: whole or not at all.
-fn create(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(super) fn create(path: &Path, content: &[u8]) -> io::Result<()> {
     let partial = path.with_extension("partial");
     // Left over from a crash in these lines.
     let _ = fs::remove_file(&partial);

@@ -48,13 +48,13 @@ pub(crate) struct Opened {
     waiting: Receiver<Box<Job>>,
 }
 
-/// Opens the ledger in `directory`, or begins one.
+/// Opens the ledger in `directory`, or begins one if the state directory does not know any.
 ///
 /// # Errors
 ///
 /// [`LedgerError`] with the way out.
-pub(crate) fn open(directory: &Path) -> Result<Opened, LedgerError> {
-    let (store, tagger) = Store::open(directory)?;
+pub(crate) fn open(directory: &Path, state: Option<&Path>) -> Result<Opened, LedgerError> {
+    let (store, tagger) = Store::open_known(directory, state)?;
     let (sender, waiting) = sync_channel(WAITING_MAX);
     Ok(Opened {
         store,

@@ -67,6 +67,63 @@ fn a_second_process_and_a_lost_key_are_refused() {
     assert!(error.to_string().contains("restore it"), "{error}");
 }
 
+/// Whatever is lost, something that is left tells of it; what was never used may be begun again after a crash.
+#[test]
+fn a_ledger_that_was_lost_is_not_begun_anew_unasked() {
+    let directory = tempfile::tempdir().expect("directory");
+    let [ledger, state] = ["ledger", "state"].map(|name| directory.path().join(name));
+    fs::create_dir(&state).expect("made");
+    let open = || Store::open_known(&ledger, Some(&state));
+    // A crash while the first one was begun: nothing but its key is there.
+    fs::create_dir(&ledger).expect("made");
+    Tagger::open(&ledger.join("key"), true).expect("made");
+    let mut store = open().expect("begins").0;
+    assert_eq!(settle(&mut store, &[question(1, 1)], 5), [true]);
+    // While it runs, an empty store in its place is not taken for it.
+    store.files = None;
+    let whole = directory.path().join("whole");
+    copy(&ledger, &whole);
+    fs::remove_dir_all(ledger.join("store")).expect("removed");
+    fs::create_dir(ledger.join("store")).expect("made");
+    store.reopen().expect_err("another");
+    drop(store);
+
+    let begin_from_whole = || {
+        fs::remove_dir_all(&ledger).expect("removed");
+        copy(&whole, &ledger);
+    };
+    let refused = || {
+        for _ in 0..2 {
+            let error = open().expect_err("lost").to_string();
+            assert!(error.contains("to begin anew on purpose"), "{error}");
+        }
+    };
+    refused();
+    begin_from_whole();
+    assert_eq!(
+        settle(&mut open().expect("whole").0, &[question(1, 2)], 6),
+        [false]
+    );
+    // Its files are gone.
+    fs::remove_dir_all(ledger.join("store")).expect("removed");
+    refused();
+    // All of the directory is, and somebody has begun another one elsewhere.
+    fs::remove_dir_all(&ledger).expect("removed");
+    refused();
+    drop(Store::open(&ledger).expect("another"));
+    refused();
+    // Without a state directory the ledger's own tells of it.
+    begin_from_whole();
+    fs::remove_dir_all(ledger.join("store")).expect("removed");
+    Store::open(&ledger).expect_err("lost");
+    fs::remove_file(state.join("ledger-id")).expect("removed");
+    refused();
+    // On purpose.
+    fs::remove_dir_all(&ledger).expect("removed");
+    drop(open().expect("begins"));
+    drop(open().expect("goes on"));
+}
+
 #[test]
 fn an_entry_that_cannot_be_read_counts_as_a_replay() {
     let directory = tempfile::tempdir().expect("directory");
