@@ -175,7 +175,13 @@ async fn a_disabled_key_signs_no_more_under_load(backend: &str) {
         assert_eq!(said, "it goes on\n");
         sign(&client, &victim).await.unwrap();
     }
-    let log = world.server.log().matching("keyserver::audit");
+    // The last line may still be on its way from the server's log to here.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut log = world.server.log().matching("keyserver::audit");
+    while log.len() < 2 * RUNS && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        log = world.server.log().matching("keyserver::audit");
+    }
     assert_eq!(log.len(), 2 * RUNS, "{log:?}");
     let uid = format!("\"uid\":{},", nix::unistd::getuid());
     let complete = |line: &String| line.contains(&uid) && line.contains("\"reason\":\"");
