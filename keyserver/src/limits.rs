@@ -52,6 +52,10 @@ pub const OPENING_PER_CLIENT: usize = OPENING / 4;
 /// The part of what a connection may have in flight that is kept for what opens no ciphertext: a quarter.
 pub const ROOM_WITHOUT_LEDGER: usize = 4;
 
+/// A crypto thread gives way to an I/O thread on its CPU that has not come for its results for so long: shorter than a
+/// batch of RSA, and as long as it takes to make replies for some ten connections of P-256.
+pub const LET_IN_AFTER: Duration = Duration::from_micros(300);
+
 /// Accounts of the clients that have jobs. Clients beyond that many share them.
 pub const JOB_ACCOUNTS: usize = 1024;
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use accel::Class;
 use smallvec::SmallVec;
@@ -64,6 +65,8 @@ fn run(context: &WorkerContext, heartbeat: &Heartbeat) {
     let mut hands = Hands::new();
     let mut brief = Hands::new();
     let mut ended = None;
+    // When the I/O threads of this CPU had last taken all results.
+    let mut let_in_at = clock::now();
     let engine = context.state.engine();
     let prepare = || engine.idle();
     let idle = engine
@@ -78,14 +81,14 @@ fn run(context: &WorkerContext, heartbeat: &Heartbeat) {
                     if let Some(turn) = context.dispatcher.take_brief(&mut brief) {
                         run_batch(context, turn.class, &mut brief.batch, &mut || {});
                     }
-                    hand_back(context, &mut brief);
+                    hand_back(context, &mut brief, &mut let_in_at);
                 });
                 ended = Some(turn);
             }
             Next::OnlyLate => ended = None,
             Next::Stop => return,
         }
-        hand_back(context, &mut hands);
+        hand_back(context, &mut hands, &mut let_in_at);
     }
 }
 
@@ -146,7 +149,7 @@ fn run_batch(
 
 /// Gives everything in hand to the I/O threads it came from, and wakes each of them once. What the ledger has to
 /// decide about goes there, and from there to its I/O thread, which is not woken twice for it.
-fn hand_back(context: &WorkerContext, hands: &mut Hands) {
+fn hand_back(context: &WorkerContext, hands: &mut Hands, let_in_at: &mut Instant) {
     for job in &mut hands.late {
         job.outcome = Outcome::TooLate;
     }
@@ -173,9 +176,17 @@ fn hand_back(context: &WorkerContext, hands: &mut Hands) {
             is_left |= ring.has_waiting();
         }
     }
-    if is_left && context.gives_way {
-        // An I/O thread that is woken runs at once, unless it has just run for long: then the scheduler
-        // lets it wait, and looks again at its next tick only, up to 4 ms later.
+    if !context.gives_way || touched == 0 {
+        return;
+    }
+    // An I/O thread that is woken runs at once, unless it has just run for long: then the scheduler lets it wait, and
+    // looks again at its next tick only, up to 4 ms later. To give way after each short batch would be as bad, since
+    // many replies cost little more than few.
+    let now = clock::now();
+    if !is_left {
+        *let_in_at = now;
+    } else if now.saturating_duration_since(*let_in_at) > limits::LET_IN_AFTER {
         std::thread::yield_now();
+        *let_in_at = clock::now();
     }
 }
