@@ -25,6 +25,8 @@ const CROWD: usize = 4;
 const HAND_OVER_FROM: Duration = Duration::from_millis(2);
 /// The mean latency follows the last operations, this many.
 const MEAN_OF: u32 = 64;
+/// And a latency counts as at most this multiple of it.
+const OUTLIER: u32 = 8;
 /// Requests that may wait for each session, unless configured.
 const QUEUE_PER_SESSION: usize = 4;
 /// With few sessions, as many may wait as are done in this time, up to so many: a quick device is asked by as
@@ -232,6 +234,8 @@ impl State {
         self.mean = if self.mean.is_zero() {
             latency
         } else {
+            // One that took very long, as when everything stood still, must not decide.
+            let latency = latency.min(self.mean * OUTLIER);
             self.mean - self.mean / MEAN_OF + latency / MEAN_OF
         };
         self.latencies.add(latency);
@@ -407,5 +411,14 @@ mod tests {
         assert_eq!(length(1, 100, None), 4);
         assert_eq!(length(32, 1, None), 128);
         assert_eq!(length(4, 1, Some(7)), 7);
+    }
+
+    #[test]
+    fn a_standstill_does_not_make_a_quick_device_a_slow_one() {
+        let mut state = state(&SlotSettings::default());
+        for latency in [600, 1_350_000, 600] {
+            state.gave(Duration::from_micros(latency), 1, true);
+        }
+        assert!(state.mean < HAND_OVER_FROM, "{:?}", state.mean);
     }
 }
