@@ -22,7 +22,7 @@ const P256: &str = include_str!("../../accel/tests/keys/p256.pkcs8.pem");
 
 /// As many as a connection may have in flight; three quarters of them may open ciphertexts.
 const IN_FLIGHT: u32 = 64;
-const AT_LEDGER: usize = 48;
+const AT_LEDGER: u32 = 48;
 
 fn site() -> Site {
     let site = Site::new();
@@ -100,7 +100,7 @@ fn a_ledger_that_hangs_takes_no_room_from_signing_and_no_connection_for_ever() {
     for number in 0..u8::try_from(IN_FLIGHT).unwrap() {
         open(&mut edge, 10 + number);
     }
-    let others = IN_FLIGHT as usize - AT_LEDGER;
+    let others = (IN_FLIGHT - AT_LEDGER) as usize;
     let answers = edge.answers(others);
     assert!(
         answers.iter().all(|answer| answer.0.is_some()),
@@ -110,7 +110,7 @@ fn a_ledger_that_hangs_takes_no_room_from_signing_and_no_connection_for_ever() {
     let refused =
         count(&answers, Some(ErrorCode::Busy)) + count(&answers, Some(ErrorCode::Internal));
     assert_eq!(refused, others, "{answers:?}");
-    assert_eq!(state.metrics.inflight_now(), AT_LEDGER as i64);
+    assert_eq!(state.metrics.inflight_now(), i64::from(AT_LEDGER));
     // There is room for signatures on the same connection.
     edge.ask(&sign, IN_FLIGHT);
     assert_eq!(
@@ -130,7 +130,7 @@ fn a_ledger_that_hangs_takes_no_room_from_signing_and_no_connection_for_ever() {
     assert_eq!(state.metrics.connections(), 1);
     drop(edge);
     wait_until("the connection stays", || state.metrics.connections() == 0);
-    assert_eq!(state.metrics.inflight_now(), AT_LEDGER as i64);
+    assert_eq!(state.metrics.inflight_now(), i64::from(AT_LEDGER));
 
     // The disk answers again.
     drop(held);

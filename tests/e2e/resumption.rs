@@ -361,6 +361,11 @@ fn tickets_follow_rights_and_stops() {
     one.ksctl(&["reload", "--wait"]);
     one.ksctl(&["clients", "unblock", "edge-1", "--reason", "it is back"]);
     assert_ne!(client.ticket_keys(&key).unwrap().keys, before.keys);
+}
+
+#[test]
+fn a_revocation_is_in_the_audit_log_and_the_master_is_not() {
+    let one = start(None, "tickets", "shared");
     let log = one.server.as_ref().unwrap().log();
     one.ksctl(&[
         "tickets",
