@@ -101,6 +101,8 @@ impl Server {
         let placement = Placement::detect(config.io.threads, config.accel.threads);
         let threads = Threads::start(&state, backend, &placement, listener, ledger)
             .map_err(system("cannot start threads"))?;
+        // Before anybody is told: who reads the line may ask at once.
+        state.health.set_ready();
         tracing::info!(
             %address,
             keys = state.snapshot.load().keys.len(),
@@ -110,7 +112,6 @@ impl Server {
             engine = state.engine().backend_name(),
             "serving"
         );
-        state.health.set_ready();
         Ok(Self {
             state,
             draining: threads.draining,
