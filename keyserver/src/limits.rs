@@ -46,7 +46,7 @@ pub const JOBS_PER_SHARD: usize = 4096;
 pub const OPENING: usize = JOBS_PER_SHARD / 2;
 
 /// The same, of one client: less than half of the jobs that it is given when it is alone, so that with all of these
-/// waiting it is still given others. More than the queue of any class lets in.
+/// waiting it is still given others. On machines with very many cores it bounds what one client may open at one time.
 pub const OPENING_PER_CLIENT: usize = OPENING / 4;
 
 /// The part of what a connection may have in flight that is kept for what opens no ciphertext: a quarter.
