@@ -24,6 +24,8 @@ mod operation;
 mod pool;
 mod servers;
 mod settings;
+#[cfg(test)]
+mod silent;
 mod tickets;
 mod tls;
 

@@ -2,7 +2,8 @@
 //! See [`crate::capabilities`] for what the question is.
 
 use std::io;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use keyless_protocol::{Opcode, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -52,9 +53,36 @@ pub(crate) async fn establish(target: &Target) -> Result<Established, Error> {
     }
 }
 
+/// Connects to the first address of the target's name that takes it.
+async fn connect(target: &Target) -> io::Result<TcpStream> {
+    let until = Instant::now() + target.connect_limit;
+    let addresses: Vec<_> = tokio::net::lookup_host(&target.address).await?.collect();
+    connect_to(&addresses, until).await
+}
+
+/// An address that swallows packets costs its share of the time only.
+async fn connect_to(addresses: &[SocketAddr], until: Instant) -> io::Result<TcpStream> {
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for (tried, address) in addresses.iter().enumerate() {
+        let share = share_of(until, Instant::now(), addresses.len() - tried);
+        failure = match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => error,
+            Err(_) => io::Error::new(io::ErrorKind::TimedOut, format!("{address} is silent")),
+        };
+    }
+    Err(failure)
+}
+
+/// The part of the time until then that the first of so many addresses may use.
+pub(crate) fn share_of(until: Instant, now: Instant, addresses: usize) -> Duration {
+    let left = until.saturating_duration_since(now);
+    left / u32::try_from(addresses.max(1)).unwrap_or(u32::MAX)
+}
+
 async fn attempt(target: &Target) -> Result<Established, Error> {
     let mut connection = Connection::new(&target.identity, &target.server_name)?;
-    let mut stream = TcpStream::connect(&target.address).await.map_err(|error| {
+    let mut stream = connect(target).await.map_err(|error| {
         let kind = error.kind();
         Error::network(
             "connecting",
@@ -108,4 +136,27 @@ async fn send(
         .write_all(out)
         .await
         .map_err(|error| Error::network("shaking hands", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_swallows_packets_costs_its_share_of_the_time() {
+        let (silent, _full) = crate::silent::address().await;
+        let good = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+        let addresses = [silent, good.local_addr().expect("bound")];
+        let begun = Instant::now();
+        let stream = connect_to(&addresses, begun + Duration::from_secs(2)).await;
+        assert_eq!(
+            stream.expect("connects").peer_addr().expect("peer"),
+            addresses[1]
+        );
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(900), "{took:?}: not silent");
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        let error = connect_to(&addresses[..1], Instant::now() + Duration::from_millis(100)).await;
+        assert_eq!(error.expect_err("silent").kind(), io::ErrorKind::TimedOut);
+    }
 }

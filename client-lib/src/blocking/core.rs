@@ -307,8 +307,8 @@ impl Core {
                     self.opened(id, addresses, now);
                 }
             }
-            self.on_line(index, now, |line, setting, _, news| {
-                line.tick(setting, now, news)
+            self.on_line(index, now, |line, setting, registry, news| {
+                line.tick(setting, registry, now, news)
             });
         }
         while let Some(&(at, id)) = self.timers.first() {

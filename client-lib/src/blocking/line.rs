@@ -20,6 +20,7 @@ use crate::capabilities::Capabilities;
 use crate::conn::Connection;
 use crate::error::Error;
 use crate::fleet::ServerId;
+use crate::link::share_of;
 use crate::operation::Operation;
 use crate::tls::TlsIdentity;
 
@@ -88,6 +89,8 @@ enum Phase {
     /// The socket connects, TLS shakes hands, or the first question is open.
     Joining {
         connected: bool,
+        /// When the next address is tried, should this one not have taken the connection by then.
+        turn: Instant,
         limit: Instant,
     },
     Up(Capabilities),
@@ -128,6 +131,11 @@ impl Line {
             State::Down { until } => *until,
             State::Resolving { limit } => *limit,
             State::Open(open) => match &open.phase {
+                Phase::Joining {
+                    connected: false,
+                    turn,
+                    ..
+                } if !open.others.is_empty() => *turn,
                 Phase::Joining { limit, .. } => *limit,
                 Phase::Up(_) if open.question_open => open.asked_at + setting.silence,
                 Phase::Up(_) => open.asked_at + QUESTION_EVERY,
@@ -160,6 +168,7 @@ impl Line {
     ) -> Result<(), Error> {
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         while !addresses.is_empty() {
+            let turn = now + share_of(limit, now, addresses.len());
             let address = addresses.remove(0);
             let opened = TcpStream::connect(address).and_then(|mut stream| {
                 let token = Token(self.id.index());
@@ -176,6 +185,7 @@ impl Line {
                         others: addresses,
                         phase: Phase::Joining {
                             connected: false,
+                            turn,
                             limit,
                         },
                         out: Vec::new(),
@@ -200,7 +210,11 @@ impl Line {
     pub(super) fn resume(&mut self, setting: &Setting, now: Instant) {
         if let State::Open(open) = &mut self.state {
             match &mut open.phase {
-                Phase::Joining { limit, .. } => *limit = now + setting.connect_limit,
+                Phase::Joining { turn, limit, .. } => {
+                    let more = (now + setting.connect_limit).saturating_duration_since(*limit);
+                    *turn += more;
+                    *limit += more;
+                }
                 Phase::Up(_) if open.question_open => open.asked_at = now,
                 Phase::Up(_) => {}
             }
@@ -211,6 +225,7 @@ impl Line {
     pub(super) fn tick(
         &mut self,
         setting: &Setting,
+        registry: &Registry,
         now: Instant,
         news: &mut Vec<News>,
     ) -> Result<(), Error> {
@@ -229,6 +244,14 @@ impl Line {
         };
         match &open.phase {
             Phase::Joining { limit, .. } if *limit <= now => Err(self.unreachable(too_slow())),
+            Phase::Joining {
+                connected: false,
+                turn,
+                limit,
+            } if *turn <= now && !open.others.is_empty() => {
+                let (others, limit) = (std::mem::take(&mut open.others), *limit);
+                self.connect(others, limit, setting, registry, now)
+            }
             Phase::Joining { .. } => Ok(()),
             Phase::Up(capabilities) => {
                 let silence = now.saturating_duration_since(open.asked_at);
@@ -296,7 +319,9 @@ impl Line {
         let State::Open(open) = &mut self.state else {
             return Ok(());
         };
-        if let Phase::Joining { connected, limit } = &mut open.phase
+        if let Phase::Joining {
+            connected, limit, ..
+        } = &mut open.phase
             && !*connected
         {
             match is_connected(&open.stream) {
@@ -454,5 +479,62 @@ fn is_connected(stream: &TcpStream) -> io::Result<bool> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting() -> Setting {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = rcgen::CertificateParams::new(vec!["edge".to_owned()])
+            .and_then(|params| params.self_signed(&key))
+            .expect("a certificate");
+        let certificate = certificate.pem();
+        let identity = TlsIdentity::from_pem(
+            certificate.as_bytes(),
+            certificate.as_bytes(),
+            key.serialize_pem().as_bytes(),
+        );
+        Setting {
+            identity: identity.expect("an identity"),
+            server_name: "keys".to_owned(),
+            connect_limit: Duration::from_secs(2),
+            silence: Duration::from_secs(5),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_swallows_packets_costs_its_share_of_the_time() {
+        let (silent, _full) = crate::silent::address().await;
+        let good = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+        let addresses = vec![silent, good.local_addr().expect("bound")];
+        let setting = setting();
+        let poll = mio::Poll::new().expect("polls");
+        let now = Instant::now();
+        let id = ServerId::default();
+        let mut line = Line::new(id, "keys:2407".to_owned(), now);
+        assert!(line.begins(&setting, now));
+        line.open(Ok(addresses.clone()), &setting, poll.registry(), now)
+            .expect("opens");
+        let peer = |line: &Line| match &line.state {
+            State::Open(open) => open.stream.peer_addr().ok(),
+            _ => None,
+        };
+        assert_eq!(line.due(&setting), now + Duration::from_secs(1));
+        let mut tick = |line: &mut Line, at: Duration| {
+            line.tick(&setting, poll.registry(), now + at, &mut Vec::new())
+        };
+        tick(&mut line, Duration::from_millis(999)).expect("waits");
+        assert_eq!(peer(&line), None, "silent");
+        tick(&mut line, Duration::from_secs(1)).expect("goes on to the next");
+        assert_eq!(line.due(&setting), now + Duration::from_secs(2));
+        let connected = Instant::now() + Duration::from_secs(5);
+        while peer(&line).is_none() && Instant::now() < connected {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(peer(&line), Some(addresses[1]));
+        tick(&mut line, Duration::from_secs(2)).expect_err("the last has the rest of the time");
     }
 }

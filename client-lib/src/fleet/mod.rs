@@ -35,6 +35,7 @@ use crate::observe::{Contained, Event, Observer};
 
 /// Names a server within one fleet. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(test, derive(Default))]
 pub(crate) struct ServerId(u64);
 
 impl ServerId {
