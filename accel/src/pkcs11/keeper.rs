@@ -280,7 +280,20 @@ impl Keeper {
                 self.slot.lock().refused = None;
                 Ok(())
             }
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                // A vendor may say in its own words that the PIN is wrong.
+                let is_clear = !matches!(
+                    error,
+                    Error::Pkcs11(RvError::VendorDefined(_) | RvError::UnknownErrorCode(_), _)
+                );
+                let failure = Failure::from(error);
+                let class = if is_clear {
+                    failure.class
+                } else {
+                    Class::Terminal
+                };
+                Err(Failure { class, ..failure })
+            }
         }
     }
 

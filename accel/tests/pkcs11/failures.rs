@@ -394,6 +394,8 @@ fn a_pin_that_is_refused_later_shuts_the_slot_for_good() {
         ("0xa0", "CKR_PIN_INCORRECT"),
         ("0xa4", "CKR_PIN_LOCKED"),
         ("0xa3", "CKR_PIN_EXPIRED"),
+        // A vendor's own word for any of these, perhaps.
+        ("0x80000123", "CKR_VENDOR_DEFINED_0x80000123"),
     ] {
         let Some(device) = Device::new(settings()) else {
             return;
