@@ -10,6 +10,8 @@
 use keyless_protocol::{Frame, HEADER_LEN, Header, split_frame};
 use zeroize::Zeroize;
 
+use crate::wiped;
+
 /// The major version of the protocol that this server speaks.
 const MAJOR_VERSION: u8 = 1;
 
@@ -38,15 +40,8 @@ pub(crate) enum Front<'a> {
 impl FrameBuffer {
     /// Appends plaintext.
     pub(crate) fn push(&mut self, plain: &[u8]) {
-        let needed = self.bytes.len().saturating_add(plain.len());
-        let capacity = self.bytes.capacity();
-        if needed > capacity {
-            // By hand, so that the old place is wiped. It is rare: a buffer that has grown is kept.
-            let mut larger = Vec::with_capacity(needed.max(2 * capacity));
-            larger.extend_from_slice(&self.bytes);
-            self.bytes.as_mut_slice().zeroize();
-            self.bytes = larger;
-        }
+        // It is rare that it grows: a buffer that has grown is kept.
+        wiped::reserve(&mut self.bytes, plain.len());
         self.bytes.extend_from_slice(plain);
     }
 

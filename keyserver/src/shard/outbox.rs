@@ -7,6 +7,8 @@
 use keyless_protocol::{EncodeError, MIN_FRAME, Reply};
 use zeroize::Zeroize;
 
+use crate::wiped;
+
 /// Bytes of a reply beyond its payload, or more: the header and the other items.
 const AROUND_PAYLOAD: usize = 64;
 
@@ -27,7 +29,7 @@ impl Outbox {
     pub(crate) fn push(&mut self, reply: &Reply<'_>) -> Result<(), EncodeError> {
         if self.is_secret {
             let payload = reply.outcome.map_or(0, <[u8]>::len);
-            self.make_room(MIN_FRAME.max(payload) + AROUND_PAYLOAD);
+            wiped::reserve(&mut self.bytes, MIN_FRAME.max(payload) + AROUND_PAYLOAD);
         }
         reply.encode(&mut self.bytes)
     }
@@ -62,18 +64,6 @@ impl Outbox {
         }
     }
 
-    /// Grows to take so many bytes more, without leaving a copy of what is there behind.
-    fn make_room(&mut self, more: usize) {
-        let needed = self.bytes.len().saturating_add(more);
-        let capacity = self.bytes.capacity();
-        if needed > capacity {
-            let mut larger = Vec::with_capacity(needed.max(2 * capacity));
-            larger.extend_from_slice(&self.bytes);
-            self.bytes.as_mut_slice().zeroize();
-            self.bytes = larger;
-        }
-    }
-
     fn wipe(&mut self) {
         if std::mem::take(&mut self.is_secret) {
             self.bytes.as_mut_slice().zeroize();
@@ -103,7 +93,8 @@ mod tests {
             let payload = vec![7; usize::try_from(id).unwrap() * 150];
             let reply = Reply::success(id, &payload);
             let (before, capacity) = (outbox.bytes.len(), outbox.bytes.capacity());
-            outbox.make_room(MIN_FRAME.max(payload.len()) + AROUND_PAYLOAD);
+            let more = MIN_FRAME.max(payload.len()) + AROUND_PAYLOAD;
+            wiped::reserve(&mut outbox.bytes, more);
             let made = outbox.bytes.capacity();
             assert!(made >= capacity);
             outbox.push(&reply).unwrap();
