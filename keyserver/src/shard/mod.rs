@@ -224,8 +224,8 @@ impl<S: Stream> Shard<S> {
     /// closed even if they never ask for anything again.
     ///
     /// Of ten thousand connections, or of a crowd of strangers whose time is over together, that is
-    /// milliseconds of work. So it is done in stretches: after so many connections, and after each that
-    /// is closed, those that have something to say go first.
+    /// milliseconds of work. So it is done in stretches, with pauses between them: as long as this thread only yields
+    /// to its other tasks it does not sleep, and a crypto thread on its CPU waits for the scheduler to take it away.
     async fn sweep_deadlines(self: Rc<Self>) {
         let heartbeat = self
             .context
@@ -239,20 +239,26 @@ impl<S: Stream> Shard<S> {
             let now = clock::now();
             let reloaded = std::mem::replace(&mut generation, self.snapshot().generation);
             let cut = self.cut_at.get().is_some_and(|at| at <= now);
-            let mut place = 0;
-            let mut looked_at = 0;
+            let stretch = limits::SWEEP_STRETCH.max(self.connections.borrow().len() / 64);
+            let (mut place, mut looked_at, mut closed) = (0, 0, 0);
             while let Some((at, connection)) = self.connection_from(place) {
                 place = at + 1;
                 looked_at += 1;
-                let mut ended = connection.sweep(&self, now);
+                let ended = connection.sweep(&self, now);
                 if reloaded != generation {
                     connection.follow_policy(&self.snapshot());
                 }
                 if cut {
+                    // All are closed, and nobody is left to be kept waiting.
                     connection.kill();
-                    ended = true;
+                    tokio::task::yield_now().await;
+                    continue;
                 }
-                if ended || looked_at % limits::SWEEP_STRETCH == 0 {
+                closed += usize::from(ended);
+                if looked_at == stretch || closed == limits::SWEEP_CLOSED {
+                    (looked_at, closed) = (0, 0);
+                    tokio::time::sleep(limits::SWEEP_PAUSE).await;
+                } else if ended {
                     tokio::task::yield_now().await;
                 }
             }
