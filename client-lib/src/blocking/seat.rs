@@ -47,6 +47,11 @@ impl Seat {
         }
     }
 
+    /// Whether it was made in this process, and not inherited over a fork.
+    pub(super) fn is_own(&self) -> bool {
+        self.pid == std::process::id()
+    }
+
     /// Asks and waits.
     pub(super) fn call(&self, operation: Operation, limit: Duration) -> Result<Vec<u8>, Error> {
         let waiter = Arc::new(Waiter::default());
@@ -178,6 +183,11 @@ impl Seat {
 
     pub(super) fn in_flight(&self) -> usize {
         self.lock().in_flight()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// Ends everything and waits for the threads, so that their code may be unloaded.
