@@ -234,8 +234,9 @@ impl Watch {
             shared.changed.notify_waiters();
             error
         })?;
-        self.known.update(found.servers, &mut Arc::clone(shared));
-        Ok(found.good_for)
+        let good_for = found.good_for;
+        self.known.update(found, &mut Arc::clone(shared));
+        Ok(good_for)
     }
 }
 

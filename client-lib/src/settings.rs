@@ -81,7 +81,8 @@ macro_rules! setters {
         }
 
         /// Adds every address of a name, `host:port`, as a server of its own, by its A and AAAA
-        /// records, looked up again as for a service.
+        /// records, looked up again as for a service. While one of the two kinds cannot be looked up,
+        /// the servers of that kind stay as they are.
         pub fn every_address(mut self, address: impl Into<String>) -> Self {
             self.settings.servers.add_host(address.into());
             self

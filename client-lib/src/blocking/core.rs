@@ -376,7 +376,7 @@ impl Core {
             lines: &mut self.lines,
             now,
         };
-        watch.known.update(found.servers, &mut members);
+        watch.known.update(found, &mut members);
     }
 
     /// Sends what has been gathered on every line.
