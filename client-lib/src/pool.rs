@@ -185,10 +185,9 @@ impl Roster for Arc<Shared> {
             return;
         };
         tokio::spawn(async move {
-            while calls.in_flight() > 0 {
+            while !calls.close_if_idle() {
                 tokio::time::sleep(GLANCE).await;
             }
-            calls.set_link(Link::Closed);
         });
     }
 }
