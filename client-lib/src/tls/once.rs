@@ -13,6 +13,7 @@ use rustls::{ClientConnection, ProtocolVersion, StreamOwned};
 use super::identity::{TlsIdentity, tls_error};
 use crate::error::Error;
 use crate::link::share_of;
+use crate::settings::LONGEST;
 
 /// Makes the frame of a question from the connection's exporter.
 pub(crate) type Ask<'a> = &'a dyn Fn(&[u8; EXPORTER_LEN]) -> Result<Vec<u8>, Error>;
@@ -25,7 +26,7 @@ pub(crate) fn once(
     limit: Duration,
     ask: Ask<'_>,
 ) -> Result<Vec<u8>, Error> {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + limit.min(LONGEST);
     let name = TlsIdentity::server_name(server_name)?;
     let socket = connect(address, deadline)?;
     let tls = ClientConnection::new(identity.config(), name).map_err(tls_error)?;
