@@ -513,7 +513,7 @@ mod tests {
             _ => None,
         };
         assert_eq!(line.due(&setting), now + Duration::from_secs(1));
-        let mut tick = |line: &mut Line, at: Duration| {
+        let tick = |line: &mut Line, at: Duration| {
             line.tick(&setting, poll.registry(), now + at, &mut Vec::new())
         };
         tick(&mut line, Duration::from_millis(999)).expect("waits");
