@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use keyless_protocol::Ski;
 
 use super::file;
+use crate::disk::WriteWatch;
 use crate::handshake::Fault;
 use crate::limits::LIVE_CREDENTIALS_IN_ALL;
 use crate::statefile::StateError;
@@ -39,6 +40,7 @@ pub struct Extent {
 pub struct Outstanding {
     /// Where they are written down; nowhere without a state directory.
     file: Option<PathBuf>,
+    write: WriteWatch,
     ends: Mutex<HashMap<Account, Vec<u64>>>,
 }
 
@@ -62,6 +64,7 @@ impl Outstanding {
         let ends = file.as_deref().map(file::read).transpose()?;
         Ok(Self {
             file,
+            write: WriteWatch::default(),
             ends: Mutex::new(ends.unwrap_or_default()),
         })
     }
@@ -79,7 +82,25 @@ impl Outstanding {
         };
         // A copy, so that nobody waits for the disk with the lock.
         let ends = self.lock().clone();
-        file::write(path, &ends)
+        self.write.begin();
+        let result = file::write(path, &ends);
+        self.write.end();
+        result
+    }
+
+    /// Whether the disk keeps a write waiting: what is signed now could not be released.
+    #[must_use]
+    pub fn is_hung(&self) -> bool {
+        self.write.is_hung()
+    }
+
+    /// A line for the operator, while the disk keeps a write waiting.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.is_hung().then(|| {
+            "the disk of [admin] state does not answer: no delegated credential is issued until it does; signing goes on"
+                .to_owned()
+        })
     }
 
     /// A place for a credential of `account` that ends at `end`, if fewer than `quota` of its credentials are live at
@@ -193,7 +214,14 @@ impl Drop for Reservation {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::time::Duration;
+
+    use nix::fcntl::OFlag;
+
     use super::*;
+    use crate::clock;
 
     fn account(client: &str, ski: u8) -> Account {
         Account {
@@ -254,6 +282,37 @@ mod tests {
             std::fs::write(&file, &whole[..length]).unwrap();
             assert!(open().is_err(), "{length} bytes of it");
         }
+    }
+
+    /// A disk that takes a file and does not answer: a pipe without a reader in the place of the new file.
+    #[test]
+    fn a_disk_that_hangs_is_told_and_keeps_nobody_waiting_who_asks() {
+        let directory = tempfile::tempdir().unwrap();
+        let all = Arc::new(Outstanding::open(Some(directory.path())).unwrap());
+        let new = directory.path().join("credentials.new");
+        nix::unistd::mkfifo(&new, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| all.write());
+            let limit = clock::now() + Duration::from_secs(20);
+            while !all.is_hung() {
+                assert!(clock::now() < limit, "nobody is told");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert!(all.trouble().unwrap().contains("does not answer"));
+            all.reserve(account("a", 1), 110, 100, 1).unwrap().keep();
+            assert_eq!(all.count(100), 1);
+            assert!(!writer.is_finished());
+            // A pipe cannot be flushed: the write ends with an error.
+            let pipe = File::options()
+                .read(true)
+                .custom_flags(OFlag::O_NONBLOCK.bits())
+                .open(&new);
+            std::fs::remove_file(&new).unwrap();
+            writer.join().unwrap().unwrap_err();
+            drop(pipe);
+        });
+        assert!(!all.is_hung() && all.trouble().is_none());
+        all.write().unwrap();
     }
 
     #[test]
