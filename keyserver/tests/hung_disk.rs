@@ -10,7 +10,9 @@
 mod common;
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -264,5 +266,58 @@ fn credentials_that_hang_take_no_room_from_signing() {
     });
     assert!(issued);
     drop(pipe);
+    server.stop();
+}
+
+/// One command of `ksctl`, given over a connection of its own.
+fn command(site: &Site, command: &str) -> BufReader<UnixStream> {
+    let mut stream = UnixStream::connect(site.path("run/admin.sock")).unwrap();
+    let limit = Some(Duration::from_secs(30));
+    stream.set_read_timeout(limit).unwrap();
+    // Where it is closed unanswered, whoever reads finds out.
+    let _ = writeln!(stream, r#"{{"v":1,"command":{command}}}"#);
+    BufReader::new(stream)
+}
+
+fn reply(mut stream: BufReader<UnixStream>) -> String {
+    let mut line = String::new();
+    stream.read_line(&mut line).unwrap();
+    line
+}
+
+/// As many as are served at one time are given while the disk hangs: one of them keeps its place, and no other.
+#[test]
+fn commands_are_heard_while_the_disk_hangs() {
+    let site = delegating_site();
+    let server = Server::start(Config::load(&site.config()).unwrap()).unwrap();
+    let state = server.state().clone();
+    let hang = Hang::new(&site, "stops");
+    let stop = |number: u8| {
+        let key = format!("{number:02x}").repeat(20);
+        format!(r#"{{"stop":{{"target":{{"key":"{key}"}},"stop":true,"reason":"a test"}}}}"#)
+    };
+    let first = command(&site, &stop(0));
+    wait_until("it does not count", || state.stops.current().iter().count() == 1);
+    let others: Vec<_> = (1..16).map(|number| command(&site, &stop(number))).collect();
+    wait_until("they do not count", || {
+        state.stops.current().iter().count() == 16
+    });
+    for other in others {
+        let reply = reply(other);
+        assert!(reply.contains("counts, but is not on disk yet"), "{reply}");
+    }
+    // Their places are free as soon as the server has seen that they are gone.
+    wait_until("the next is not heard", || {
+        let mut line = String::new();
+        let length = command(&site, r#""status""#).read_line(&mut line);
+        length.is_ok() && line.starts_with(r#"{"v":1,"status":{"#)
+    });
+    let pipe = hang.end();
+    // The write that hung fails, and what was left to it does not.
+    let first = reply(first);
+    assert!(first.contains(r#""changed":true"#), "{first}");
+    drop(pipe);
+    let on_disk = fs::read_to_string(site.path("state/stops")).unwrap();
+    assert_eq!(on_disk.matches("a test").count(), 16, "{on_disk}");
     server.stop();
 }
