@@ -36,7 +36,7 @@ const AT_LEDGER: u32 = 48;
 fn site() -> Site {
     let site = Site::new();
     site.write_private("keys/sign.key", P256);
-    std::fs::create_dir(site.path("exchange")).unwrap();
+    fs::create_dir(site.path("exchange")).unwrap();
     site.write_private("exchange/shop.key", RSA);
     site.configure(&format!(
         r#"{MINIMAL}
@@ -297,8 +297,12 @@ fn commands_are_heard_while_the_disk_hangs() {
         format!(r#"{{"stop":{{"target":{{"key":"{key}"}},"stop":true,"reason":"a test"}}}}"#)
     };
     let first = command(&site, &stop(0));
-    wait_until("it does not count", || state.stops.current().iter().count() == 1);
-    let others: Vec<_> = (1..16).map(|number| command(&site, &stop(number))).collect();
+    wait_until("it does not count", || {
+        state.stops.current().iter().count() == 1
+    });
+    let others: Vec<_> = (1..16)
+        .map(|number| command(&site, &stop(number)))
+        .collect();
     wait_until("they do not count", || {
         state.stops.current().iter().count() == 16
     });
@@ -320,4 +324,54 @@ fn commands_are_heard_while_the_disk_hangs() {
     let on_disk = fs::read_to_string(site.path("state/stops")).unwrap();
     assert_eq!(on_disk.matches("a test").count(), 16, "{on_disk}");
     server.stop();
+}
+
+/// The end of a server waits for no disk: here for none of the three threads that write.
+#[test]
+fn a_server_whose_disk_hangs_ends_all_the_same() {
+    let site = delegating_site();
+    fs::create_dir(site.path("exchange")).unwrap();
+    site.write_private("exchange/shop.key", RSA);
+    let text = fs::read_to_string(site.config()).unwrap();
+    site.configure(&text.replace(
+        "[accel]",
+        r#"
+[[clients.grants]]
+keys = ["shop"]
+allow = ["decrypt-compatible"]
+daily = 1000
+[[keys]]
+directory = "exchange"
+purpose = "key-exchange"
+[ledger]
+directory = "ledger"
+[accel]"#,
+    ));
+    let server = Server::start(Config::load(&site.config()).unwrap()).unwrap();
+    let state = server.state().clone();
+    let ski = |pem: &str| accel::Key::from_bytes(pem.as_bytes()).unwrap().ski();
+    let hangs = [Hang::new(&site, "credentials"), Hang::new(&site, "meters")];
+    let held = state.ledger.hold_writes();
+    let mut delegating = Delegating::connect(&site, server.local_addr(), ski(P256));
+    delegating.delegate(0..1);
+    let mut ciphertext = [7; 256];
+    ciphertext[0] = 0;
+    let open = Request {
+        ski: Some(ski(RSA)),
+        payload: &ciphertext,
+        extended: true,
+        ..Request::new(0, Opcode::RsaDecrypt)
+    };
+    delegating.ask(&open, 1..2);
+    wait_until("nothing hangs", || {
+        state.ledger.is_hung() && state.credentials.is_hung()
+    });
+    let stopping = std::thread::spawn(|| server.stop());
+    wait_until("it does not end", || stopping.is_finished());
+    stopping.join().unwrap();
+    assert!(
+        state.meters.health().is_hung(),
+        "it was left behind as well"
+    );
+    drop((held, hangs.map(|hang| hang.end())));
 }
