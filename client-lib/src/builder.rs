@@ -9,6 +9,7 @@ use crate::client::Client;
 use crate::driver;
 use crate::error::{ConfigError, Error};
 use crate::link::{Target, establish};
+use crate::settings::LONGEST;
 use crate::tls::TlsIdentity;
 
 /// The settings of a [`Client`], each with a default that suits a TLS terminator.
@@ -39,7 +40,7 @@ impl ClientBuilder {
         }
     }
 
-    /// How long a call may take, all told. Default 2 s.
+    /// How long a call may take, all told, a day at most. Default 2 s.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
@@ -47,7 +48,7 @@ impl ClientBuilder {
 
     /// How long one attempt to connect may take, the TLS handshake included. Default 5 s.
     pub fn connect_limit(mut self, limit: Duration) -> Self {
-        self.target.connect_limit = limit;
+        self.target.connect_limit = limit.min(LONGEST);
         self
     }
 
@@ -55,7 +56,7 @@ impl ClientBuilder {
     /// asked for a sign of life, and after as long again the connection is given up and made anew:
     /// this finds hosts that lost power and firewalls that forgot. Default 5 s.
     pub fn silence(mut self, silence: Duration) -> Self {
-        self.target.silence = silence;
+        self.target.silence = silence.min(LONGEST);
         self
     }
 

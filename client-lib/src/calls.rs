@@ -170,16 +170,21 @@ impl Calls {
             let changed = self.link_changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(slot) = self.submit(ask, deadline)? {
-                return Ok(Call {
-                    calls: self,
-                    slot,
-                    _permit: permit,
-                });
-            }
+            let gone = match self.submit(ask, deadline) {
+                Ok(Some(slot)) => {
+                    return Ok(Call {
+                        calls: self,
+                        slot,
+                        _permit: permit,
+                    });
+                }
+                Ok(None) => "the connection has just ended",
+                // For who knows other servers it is this one that has left.
+                Err(Error::Closed) if patience == Patience::None => "the server has just left",
+                Err(error) => return Err(error),
+            };
             if patience == Patience::None {
-                let why = "the connection has just ended";
-                return Err(Error::lost("sending requests", why).before_sending());
+                return Err(Error::lost("sending requests", gone).before_sending());
             }
             changed.await;
         }
@@ -265,7 +270,21 @@ impl Calls {
     /// Changes what callers see of the connection. Leaving [`Link::Up`] fails every call that waits
     /// for an answer; those that were not even sent may be made anew, whatever they are.
     pub(crate) fn set_link(&self, link: Link) {
-        let mut guard = self.lock();
+        self.change_link(self.lock(), link);
+    }
+
+    /// Closes the connection unless a call holds a slot, and says whether it did. A call that still waits
+    /// for a slot has sent nothing.
+    pub(crate) fn close_if_idle(&self) -> bool {
+        let state = self.lock();
+        let is_idle = state.free.len() == state.slots.len();
+        if is_idle {
+            self.change_link(state, Link::Closed);
+        }
+        is_idle
+    }
+
+    fn change_link(&self, mut guard: MutexGuard<'_, State>, link: Link) {
         let state = &mut *guard;
         if matches!(state.link, Link::Closed) {
             return;
@@ -452,5 +471,33 @@ impl Drop for Call<'_> {
             slot.waker = None;
         }
         state.free.push_back(self.slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keyless_protocol::Opcode;
+    use tokio::time::Instant;
+
+    #[tokio::test]
+    async fn who_waits_for_a_slot_when_the_server_leaves_has_sent_nothing() {
+        let calls = Calls::new(1, 1);
+        let capabilities = Capabilities::stock();
+        calls.set_link(Link::Up { capabilities });
+        let ask = |_: &Capabilities| Ok(Request::new(0, Opcode::Ping));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut first = Box::pin(calls.call(&ask, Patience::None, deadline));
+        let mut second = Box::pin(calls.call(&ask, Patience::None, deadline));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(first.as_mut().poll(&mut cx).is_pending());
+        assert!(second.as_mut().poll(&mut cx).is_pending());
+        assert!(!calls.close_if_idle(), "the first is on its way");
+        drop(first);
+        assert!(calls.close_if_idle());
+        let error = second.await.unwrap_err();
+        assert!(error.is_unsent(), "{error}");
+        let error = calls.call(&ask, Patience::Wait, deadline).await;
+        assert!(matches!(error, Err(Error::Closed)), "its only server");
     }
 }

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::key::KeyId;
 use crate::key_pages::KeyPages;
 use crate::operation::Operation;
+use crate::settings::LONGEST;
 use crate::tls::TlsIdentity;
 
 /// A client of one key server.
@@ -266,7 +267,7 @@ impl Client {
             payload: ciphertext,
             ..Request::new(0, opcode)
         };
-        self.once(request, Instant::now() + self.deadline).await
+        self.once(request, self.until()).await
     }
 
     /// What the server says about itself; `None` from a stock server, which does not know the
@@ -296,7 +297,7 @@ impl Client {
         loop {
             let question = pages.question();
             let ask = |capabilities: &Capabilities| question.request(capabilities);
-            let deadline = Instant::now() + self.deadline;
+            let deadline = self.until();
             let page = self.with_second_try(&ask, deadline).await?;
             if let Some(keys) = pages.take(&page)? {
                 return Ok(keys);
@@ -327,12 +328,12 @@ impl Client {
     ///
     /// Any [`Error`].
     pub async fn call(&self, request: Request<'_>) -> Result<Vec<u8>, Error> {
-        self.once(request, Instant::now() + self.deadline).await
+        self.once(request, self.until()).await
     }
 
     /// Does an operation: again if that is harmless and may help.
     pub(crate) async fn perform(&self, operation: &Operation) -> Result<Vec<u8>, Error> {
-        let deadline = Instant::now() + self.deadline;
+        let deadline = self.until();
         let ask = |capabilities: &Capabilities| operation.request(capabilities);
         if operation.is_repeatable() {
             self.with_second_try(&ask, deadline).await
@@ -351,6 +352,11 @@ impl Client {
     /// with [`Error::Closed`].
     pub fn close(&self) {
         self.handle.calls.set_link(Link::Closed);
+    }
+
+    /// When a call that begins now has to be over.
+    fn until(&self) -> Instant {
+        Instant::now() + self.deadline.min(LONGEST)
     }
 
     async fn once(&self, request: Request<'_>, deadline: Instant) -> Result<Vec<u8>, Error> {
@@ -374,7 +380,7 @@ impl Client {
     /// A request that may be made twice, and is when that may help.
     async fn repeatable(&self, request: Request<'_>) -> Result<Vec<u8>, Error> {
         let ask = |_: &Capabilities| Ok(request);
-        let deadline = Instant::now() + self.deadline;
+        let deadline = self.until();
         self.with_second_try(&ask, deadline).await
     }
 

@@ -41,12 +41,25 @@ pub(crate) struct Found {
     pub(crate) servers: Vec<(String, Place)>,
     /// When to look again.
     pub(crate) good_for: Duration,
+    /// The addresses of this kind could not be looked up.
+    unanswered: Option<Kind>,
+}
+
+impl Found {
+    /// Whether nothing was found out about this server, because its kind of address could not be looked up.
+    fn leaves_open(&self, address: &str) -> bool {
+        self.unanswered.is_some_and(|kind| {
+            let address = address.parse::<SocketAddr>();
+            address.is_ok_and(|address| address.is_ipv6() == (kind == Kind::Aaaa))
+        })
+    }
 }
 
 impl Source {
     /// Looks it up, with the system's name servers unless others are given. Blocks for seconds when
     /// they do not answer. A name without servers is an error: nobody means that.
     pub(crate) fn look_up(&self, name_servers: &[SocketAddr]) -> io::Result<Found> {
+        let mut unanswered = None;
         let (mut servers, good_for) = match self {
             Self::Service(name) => services(ask::ask(name, Kind::Srv, name_servers)?),
             Self::Host(host, port) => {
@@ -61,7 +74,14 @@ impl Source {
                         };
                         addresses(four.0.into_iter().chain(six.0), *port, good_for)
                     }
-                    (Ok(one), Err(_)) | (Err(_), Ok(one)) => addresses(one.0, *port, one.1),
+                    (Ok(one), Err(_)) => {
+                        unanswered = Some(Kind::Aaaa);
+                        addresses(one.0, *port, one.1.min(RETRY))
+                    }
+                    (Err(_), Ok(one)) => {
+                        unanswered = Some(Kind::A);
+                        addresses(one.0, *port, one.1.min(RETRY))
+                    }
                     (Err(error), Err(_)) => return Err(error),
                 }
             }
@@ -76,7 +96,11 @@ impl Source {
             return Err(io::Error::new(io::ErrorKind::NotFound, text));
         }
         let good_for = good_for.clamp(GOOD_FOR.0, GOOD_FOR.1);
-        Ok(Found { servers, good_for })
+        Ok(Found {
+            servers,
+            good_for,
+            unanswered,
+        })
     }
 
     fn name(&self) -> &str {
@@ -115,4 +139,44 @@ fn addresses(
         Record::Service { .. } => None,
     });
     (servers.collect(), good_for)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+    use std::thread;
+
+    /// A name server that has one A record, good for a minute, and fails when asked for AAAA records.
+    fn half_a_name_server() -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("binds");
+        let address = socket.local_addr().expect("bound");
+        thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((length, asker)) = socket.recv_from(&mut buffer) {
+                // Without the record for EDNS, of 11 bytes.
+                let mut reply = buffer[..length - 11].to_vec();
+                let is_for_a = reply[reply.len() - 4..] == [0, 1, 0, 1];
+                reply[2..4].copy_from_slice(&[0x81, if is_for_a { 0x80 } else { 0x82 }]);
+                reply[6..12].copy_from_slice(&[0, u8::from(is_for_a), 0, 0, 0, 0]);
+                if is_for_a {
+                    reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 0, 0, 1]);
+                }
+                socket.send_to(&reply, asker).expect("answers");
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_kind_of_address_that_cannot_be_looked_up_is_left_open() {
+        let host = Source::Host("keys.example".to_owned(), 2407);
+        let found = host.look_up(&[half_a_name_server()]).expect("finds one");
+        let addresses: Vec<_> = found.servers.iter().map(|it| it.0.as_str()).collect();
+        assert_eq!(addresses, ["10.0.0.1:2407"]);
+        assert_eq!(found.good_for, RETRY);
+        assert!(found.leaves_open("[fd00::1]:2407"));
+        assert!(!found.leaves_open("10.0.0.2:2407"), "that one is gone");
+        assert!(!found.leaves_open("keys.example:2407"));
+    }
 }

@@ -185,10 +185,9 @@ impl Roster for Arc<Shared> {
             return;
         };
         tokio::spawn(async move {
-            while calls.in_flight() > 0 {
+            while !calls.close_if_idle() {
                 tokio::time::sleep(GLANCE).await;
             }
-            calls.set_link(Link::Closed);
         });
     }
 }
@@ -234,8 +233,9 @@ impl Watch {
             shared.changed.notify_waiters();
             error
         })?;
-        self.known.update(found.servers, &mut Arc::clone(shared));
-        Ok(found.good_for)
+        let good_for = found.good_for;
+        self.known.update(found, &mut Arc::clone(shared));
+        Ok(good_for)
     }
 }
 

@@ -9,6 +9,9 @@ use crate::observe::{Observer, Silent};
 use crate::servers::Servers;
 use crate::tls::TlsIdentity;
 
+/// The longest time that anything may take. A longer one would not fit every clock, and nobody waits for it.
+pub(crate) const LONGEST: Duration = Duration::from_hours(24);
+
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) servers: Servers,
@@ -81,7 +84,8 @@ macro_rules! setters {
         }
 
         /// Adds every address of a name, `host:port`, as a server of its own, by its A and AAAA
-        /// records, looked up again as for a service.
+        /// records, looked up again as for a service. While one of the two kinds cannot be looked up,
+        /// the servers of that kind stay as they are.
         pub fn every_address(mut self, address: impl Into<String>) -> Self {
             self.settings.servers.add_host(address.into());
             self
@@ -94,7 +98,7 @@ macro_rules! setters {
             self
         }
 
-        /// How long a call may take, all told. Default 2 s.
+        /// How long a call may take, all told, a day at most. Default 2 s.
         pub fn deadline(mut self, deadline: std::time::Duration) -> Self {
             self.settings.deadline = deadline;
             self
@@ -102,14 +106,14 @@ macro_rules! setters {
 
         /// How long one attempt to connect may take, the TLS handshake included. Default 1 s.
         pub fn connect_limit(mut self, limit: std::time::Duration) -> Self {
-            self.settings.connect_limit = limit;
+            self.settings.connect_limit = limit.min(crate::settings::LONGEST);
             self
         }
 
         /// How long a server may leave a question about its health unanswered before its connection
         /// is given up and made anew. Default 5 s. It gets no calls long before that.
         pub fn silence(mut self, silence: std::time::Duration) -> Self {
-            self.settings.silence = silence;
+            self.settings.silence = silence.min(crate::settings::LONGEST);
             self
         }
 

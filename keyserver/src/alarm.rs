@@ -40,7 +40,7 @@ pub(crate) async fn watch(state: &ServerState) -> ! {
     let mut turns = tokio::time::interval(limits::ALARM_INTERVAL);
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut known = Class::ALL.map(|_| Trust::Trusted);
-    let mut hung = [false; 2];
+    let mut hung = [false; 3];
     for turn in 1_u32.. {
         turns.tick().await;
         report(state.engine());
@@ -53,10 +53,15 @@ pub(crate) async fn watch(state: &ServerState) -> ! {
     std::future::pending().await
 }
 
-/// Logs once that a disk keeps the ledger or the meters waiting: their threads cannot, while they wait.
-fn note_hung_disks(state: &ServerState, known: &mut [bool; 2]) {
-    let [ledger, meters] = [state.ledger.is_hung(), state.meters.health().is_hung()];
-    let [knew_ledger, knew_meters] = std::mem::replace(known, [ledger, meters]);
+/// Logs once that a disk keeps the ledger, the meters or the credentials waiting: their threads cannot, while they wait.
+fn note_hung_disks(state: &ServerState, known: &mut [bool; 3]) {
+    let [ledger, meters, credentials] = [
+        state.ledger.is_hung(),
+        state.meters.health().is_hung(),
+        state.credentials.is_hung(),
+    ];
+    let [knew_ledger, knew_meters, knew_credentials] =
+        std::mem::replace(known, [ledger, meters, credentials]);
     if ledger && !knew_ledger {
         tracing::error!(
             alarm = "ledger_unwritable",
@@ -67,6 +72,12 @@ fn note_hung_disks(state: &ServerState, known: &mut [bool; 2]) {
         tracing::error!(
             alarm = "meters_unwritable",
             "the disk of [admin] state does not answer: grants with `daily` give nothing more until it does; others go on"
+        );
+    }
+    if credentials && !knew_credentials {
+        tracing::error!(
+            alarm = "credentials_unwritable",
+            "the disk of [admin] state does not answer: no delegated credential is issued until it does; signing goes on"
         );
     }
 }

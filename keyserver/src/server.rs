@@ -21,6 +21,9 @@ use crate::snapshot::LoadError;
 use crate::state::{ReloadReport, ServerState};
 use crate::{acceptor, alarm, engine, limits, meters};
 
+/// How often the end looks whether a thread that writes has ended, or its disk hangs.
+const WRITER_CHECK: Duration = Duration::from_millis(2);
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
@@ -165,7 +168,7 @@ impl Server {
         self.draining.begin(how);
     }
 
-    /// Waits until the drain is complete and every thread has ended.
+    /// Waits until the drain is complete and every thread has ended, except those that a disk keeps waiting.
     pub fn join(self) {
         // A thread that panicked has said so; the others are ended all the same.
         let _ = self.control.join();
@@ -174,9 +177,10 @@ impl Server {
         }
         // It ended when the last of them let go of it.
         if let Some(keeper) = self.keeper {
-            let _ = keeper.join();
+            join_writer(keeper, "credentials", || self.state.credentials.is_hung());
         }
-        self.meters.stop();
+        let meters = self.meters.stop();
+        join_writer(meters, "meters", || self.state.meters.health().is_hung());
         for dispatcher in &self.dispatchers {
             dispatcher.stop();
         }
@@ -185,7 +189,7 @@ impl Server {
         }
         // It ends when the last of the threads above has let go of it.
         if let Some(ledger) = self.ledger {
-            let _ = ledger.join();
+            join_writer(ledger, "ledger", || self.state.ledger.is_hung());
         }
         self.state.tokens.stop();
         // What failed in the last second.
@@ -347,6 +351,23 @@ fn spawn_control(
                 tracing::error!(%error, "the acceptor ended");
             }
         })
+}
+
+/// Waits for the end of a thread that writes to a disk. One that the disk keeps waiting is left behind, and ends with the
+/// process: nothing is lost, for what is not on disk was not released.
+fn join_writer(thread: JoinHandle<()>, name: &str, is_hung: impl Fn() -> bool) {
+    while !thread.is_finished() {
+        if is_hung() {
+            tracing::error!(
+                thread = name,
+                "its disk does not answer: the server ends without it"
+            );
+            return;
+        }
+        std::thread::sleep(WRITER_CHECK);
+    }
+    // If it panicked it has said so.
+    let _ = thread.join();
 }
 
 fn system(what: &str) -> impl Fn(io::Error) -> StartError {

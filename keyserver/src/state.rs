@@ -1,7 +1,7 @@
 //! What all threads of the server share, and the one way to change it: [`ServerState::reload`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
 use accel::{Engine, Key, Trust};
@@ -15,6 +15,7 @@ use crate::ledger::LedgerHealth;
 use crate::meters::Meters;
 use crate::selftest::Prover;
 use crate::snapshot::{LoadError, Snapshot};
+use crate::statefile::StateError;
 use crate::stops::Switchboard;
 use crate::tickets::TicketEnds;
 use crate::tokens::Tokens;
@@ -122,13 +123,22 @@ impl ServerState {
     /// # Errors
     ///
     /// [`LoadError`] when anything cannot be used. Nothing has changed then; the failure is logged
-    /// and visible in `keyserver_config_last_reload_successful`.
+    /// and visible in `keyserver_config_last_reload_successful`. Also when another reload is under way, which may have read
+    /// the files before they were last changed: it is logged, and to be asked for again.
     pub fn reload(&self) -> Result<ReloadReport, LoadError> {
-        // One at a time. The mutex guards no data, so a panic under it spoils nothing.
-        let _one_at_a_time = self
-            .reloading
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        // One at a time. Nobody waits for another, which may wait for a disk that does not answer: each would keep one of
+        // the few places of the control socket. The mutex guards no data, so a panic under it spoils nothing.
+        let _one_at_a_time = match self.reloading.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                let what = "a reload is under way: ask again when it has ended";
+                tracing::error!("not reloaded: {what}");
+                return Err(LoadError::State(StateError {
+                    what: what.to_owned(),
+                }));
+            }
+        };
         let old = self.snapshot.load_full();
         let result = self.replace(&old);
         self.metrics.reload(result.is_ok());

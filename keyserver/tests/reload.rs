@@ -8,8 +8,11 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use accel::{Engine, EngineChoice, EngineConfig, VerifyRate};
@@ -18,6 +21,7 @@ use keyserver::config::Config;
 use keyserver::policy::PeerIdentity;
 use keyserver::snapshot::LoadError;
 use keyserver::state::ServerState;
+use nix::fcntl::OFlag;
 
 fn engine() -> Arc<Engine> {
     let config = EngineConfig {
@@ -99,4 +103,39 @@ fn a_client_that_is_removed_is_nobody_after_the_reload() {
     site.configure(&MINIMAL.replace("dns:edge-1", "dns:edge-7"));
     state.reload().unwrap();
     assert_eq!(state.snapshot.load().policy.client(&identity), None);
+}
+
+/// A reload that reads from a disk that does not answer, a pipe here, keeps no other waiting.
+#[test]
+fn a_second_reload_is_refused_while_one_is_under_way() {
+    let site = Site::new();
+    let state = ServerState::load(Config::load(&site.config()).unwrap(), engine()).unwrap();
+    let text = fs::read_to_string(site.config()).unwrap();
+    fs::remove_file(site.config()).unwrap();
+    nix::unistd::mkfifo(&site.config(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let reload = || {
+        let (state, (done, outcome)) = (Arc::clone(&state), channel());
+        // Whoever asked may have given up waiting.
+        std::thread::spawn(move || drop(done.send(state.reload())));
+        outcome
+    };
+    let first = reload();
+    // It can be written to as soon as somebody reads from it.
+    let mut pipe = loop {
+        let opened = File::options()
+            .write(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(site.config());
+        if let Ok(pipe) = opened {
+            break pipe;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let second = reload().recv_timeout(Duration::from_secs(20));
+    let error = second.expect("it waits for the first").unwrap_err();
+    assert!(error.to_string().contains("under way"), "{error}");
+    pipe.write_all(text.as_bytes()).unwrap();
+    drop(pipe);
+    let report = first.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert_eq!(report.unwrap().generation, 2);
 }

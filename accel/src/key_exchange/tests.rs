@@ -81,6 +81,38 @@ fn a_bad_block_gives_the_substitute_of_its_ciphertext_and_key_alone() {
     assert_eq!(seen.len(), 2, "another ciphertext has another");
 }
 
+/// For the key of these tests and this ciphertext, made by Python's `hashlib` and `hmac` and `openssl enc -aes-256-ctr`.
+const PREMASTER_SUBSTITUTE: &str = "0000d93afc2b7406ddd59956d6d22d5941021b92ff992a0d638355e06ae88fe4\
+    269ce932a553a0f94917de4efc2f82d6";
+const BLOCK_SUBSTITUTE: &str = "\
+    8cdf0821ce5f624e52177b2c9a4784c78dda08b6db0c55141773673c4a81d1a859d506e8c2f5df9e926f402def359bba\
+    71efb9593b46d9e24425dbe049cdc39c14dc141989ab9685fdb8a60c4124ebbf8df43330cf384223752171548ed2793f\
+    b6eeea8cf08f7e602010d3a53205891707011ab540e4334e5c7f713bfa9a0a93f097813c55dc2df5b61bf3b2bcb2885d\
+    a969548f75b92064c55ad88877ccd8435706d1009760a4d95895f5ede2349d2fab6304b58d3039919f0e14072ac6bc20\
+    e0980668833caf2dd7f7176df008b026e7eed116cb454c61aa574b31b74050409d7a1d4a2f7795aeca9d5da0873c6119\
+    cad73e58fc0eaa44dca0a4e7c69b0744";
+/// SHA-256 of what a token opens in place of its exponent.
+const CHALLENGE: &str = "8ef1624cea11d2e34fb11efd3719bf429921f411128fd656ac0a03004dc3c499";
+
+/// These values are a contract between all servers that hold a key, of whatever version: where two of them answer a bad
+/// block with different substitutes, and a good one alike, asking both is a padding oracle. A change of the derivation
+/// breaks every fleet in which the old and the new version serve one key, so it needs a form of its own.
+#[test]
+fn the_substitutes_are_those_of_every_version() {
+    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+    let substitutes = substitutes();
+    let premaster = substitutes.premaster(b"ciphertext");
+    assert_eq!(hex(&premaster[..]), PREMASTER_SUBSTITUTE);
+    let mut block = [0; K];
+    substitutes
+        .block(b"ciphertext", &mut block)
+        .expect("a block");
+    assert_eq!(hex(&block), BLOCK_SUBSTITUTE);
+    let challenge = challenge(b"public key", K);
+    let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &challenge);
+    assert_eq!(hex(sum.as_ref()), CHALLENGE);
+}
+
 /// What depends on the ciphertext, written down once more from its definition.
 fn code(text: &[u8]) -> hmac::Tag {
     let padded: Vec<u8> = std::iter::once(0).chain([0x11; K - 1]).collect();

@@ -46,6 +46,8 @@ pub(super) enum Command {
     Recover(u64),
     /// Initialize the module again, unless that has been done since this epoch.
     Initialize(u64),
+    /// The slot was shut by somebody else: look when it has to be probed. What the keeper waited for was due later.
+    Look,
     /// Close the session and end.
     Stop,
 }
@@ -74,6 +76,8 @@ pub(super) fn run(slot: Arc<Slot>, commands: &Receiver<Command>) {
                 }
             }
             Ok(Command::Initialize(epoch)) => keeper.initialize_and_recover(epoch),
+            // The next turn waits as long as the breaker says.
+            Ok(Command::Look) => {}
             Err(RecvTimeoutError::Timeout) => {
                 if keeper.tick() {
                     break;

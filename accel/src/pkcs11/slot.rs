@@ -271,6 +271,7 @@ impl Slot {
     /// A worker's task has ended.
     pub(super) fn complete(&self, id: usize, begun: Instant, ending: Ending<'_>) {
         let mut partings = Vec::new();
+        let mut shut = false;
         let answer = {
             let mut state = self.lock();
             let waited = !state.waiting.is_empty();
@@ -308,7 +309,7 @@ impl Slot {
                 }
                 Ending::SlotFailed | Ending::Wrong => {
                     state.check_failures += u64::from(matches!(ending, Ending::Wrong));
-                    state.slot_failed(&mut partings);
+                    shut = state.slot_failed(&mut partings);
                     partings.extend(ticket.map(Parting::Elsewhere));
                     None
                 }
@@ -317,10 +318,19 @@ impl Slot {
             state.pump_all_but(usize::from(comes_back));
             answer
         };
+        if shut {
+            self.look();
+        }
         if let Some((ticket, outcome, more)) = answer {
             ticket.job.finish(outcome, more);
         }
         part(partings);
+    }
+
+    /// Has the keeper look when to probe a slot that was shut just now.
+    pub(super) fn look(&self) {
+        // A keeper that is gone probes nothing.
+        let _ = self.keeper.send(Command::Look);
     }
 
     /// Counts an error by its name.

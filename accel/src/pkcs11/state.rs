@@ -315,11 +315,14 @@ impl State {
         }
     }
 
-    /// Counts a failure of the slot, and shuts it when that was one too many.
-    pub(super) fn slot_failed(&mut self, partings: &mut Vec<Parting>) {
-        if self.breaker.failed(Instant::now()) {
+    /// Counts a failure of the slot, and shuts it when that was one too many. True then: the keeper has to
+    /// [`look`](Command::Look) when to probe it.
+    pub(super) fn slot_failed(&mut self, partings: &mut Vec<Parting>) -> bool {
+        let opens = self.breaker.failed(Instant::now());
+        if opens {
             self.shut(Phase::Down, partings);
         }
+        opens
     }
 
     /// Goes on in another phase, unless the slot is stopped: that is for good.

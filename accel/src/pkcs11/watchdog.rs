@@ -25,7 +25,8 @@ pub(super) fn run(slot: &Arc<Slot>) {
         }
         let now = Instant::now();
         expire_waiting(&mut state, now, &mut partings);
-        let lost = look_at_workers(&mut state, now, slot.settings.call_timeout, &mut partings);
+        let (lost, shut) =
+            look_at_workers(&mut state, now, slot.settings.call_timeout, &mut partings);
         state.pump();
         if partings.is_empty() && lost == 0 {
             // Workers that begin something without a request are looked at with the next request.
@@ -47,6 +48,9 @@ pub(super) fn run(slot: &Arc<Slot>) {
             continue;
         }
         drop(state);
+        if shut {
+            slot.look();
+        }
         part(partings);
         if lost > 0 {
             slot.staff();
@@ -71,13 +75,13 @@ fn expire_waiting(state: &mut State, now: Instant, partings: &mut Vec<Parting>) 
     partings.extend(late.into_iter().map(answer));
 }
 
-/// Answers what is late, and counts the threads that were lost just now.
+/// Answers what is late, and counts the threads that were lost just now. True when that shut the slot.
 fn look_at_workers(
     state: &mut State,
     now: Instant,
     call_timeout: Duration,
     partings: &mut Vec<Parting>,
-) -> usize {
+) -> (usize, bool) {
     let mut lost = 0;
     let mut freed = 0;
     for worker in state.workers.values_mut() {
@@ -105,9 +109,10 @@ fn look_at_workers(
         }
     }
     state.in_flight = state.in_flight.saturating_sub(freed);
+    let mut shut = false;
     for _ in 0..lost {
         state.note("hung call");
-        state.slot_failed(partings);
+        shut |= state.slot_failed(partings);
     }
-    lost
+    (lost, shut)
 }

@@ -218,6 +218,53 @@ fn a_slot_in_trouble_is_shut_probed_and_opened_again() {
     }
 }
 
+/// Whatever shuts the slot, a worker or the watchdog, and however long its keeper would have slept.
+#[test]
+fn a_slot_that_was_shut_is_probed_long_before_the_next_keepalive() {
+    let Some(device) = Device::new(SlotSettings {
+        keepalive: Duration::from_secs(120),
+        call_timeout: Duration::from_millis(300),
+        ..settings()
+    }) else {
+        return;
+    };
+    let key = device.load(&["one"]);
+    let control = &device.one.control;
+    // A slot that has recovered once waits for the next keepalive as well.
+    for _ in 0..2 {
+        control.tell("fail C_Sign 0x30 5 1 *");
+        for _ in 0..5 {
+            sign(&key, b"fails", Duration::from_secs(10)).unwrap_err();
+        }
+        back_soon(&device);
+        sign(&key, b"after", Duration::from_secs(10)).unwrap();
+    }
+    control.tell("hang C_Sign *");
+    let hung: Vec<_> = (0..5)
+        .map(|_| {
+            let key = std::sync::Arc::clone(&key);
+            std::thread::spawn(move || sign(&key, b"hung", Duration::from_secs(10)))
+        })
+        .collect();
+    device.wait_for("one", |status| {
+        matches!(status.breaker, BreakerState::Open { .. })
+    });
+    control.tell("release");
+    back_soon(&device);
+    for thread in hung {
+        // Some came back in time, others did not.
+        let _ = thread.join().unwrap();
+    }
+}
+
+/// The first probe is due after a second: nowhere near a minute passes, whatever else the machine does.
+fn back_soon(device: &Device) {
+    let begun = std::time::Instant::now();
+    device.wait_for("one", Device::is_ready);
+    let elapsed = begun.elapsed();
+    assert!(elapsed < Duration::from_secs(15), "{elapsed:?}");
+}
+
 #[test]
 fn a_token_that_is_pulled_out_comes_back_by_itself() {
     let Some(device) = Device::new(settings()) else {

@@ -411,12 +411,19 @@ pub unsafe extern "C" fn keyserver_completions(
             return Err(null("list"));
         }
         for completion in client.completions.take(most)? {
-            let mut given = KeyserverCompletion {
+            let empty = KeyserverCompletion {
                 user: std::ptr::with_exposed_provenance_mut(completion.user.0),
                 status: KeyserverStatus::Ok,
                 output_length: 0,
                 output: [0; KEYSERVER_OUTPUT_MAX],
             };
+            // SAFETY: the caller's list has `most` places, and no more were taken.
+            let place = unsafe { list.add(written) };
+            // SAFETY: one of those places.
+            unsafe { place.write(empty) };
+            // The result goes to the caller's place and to no copy here, which would have to be wiped.
+            // SAFETY: it has just been written, and is nobody else's during this call.
+            let given = unsafe { &mut *place };
             match completion.outcome {
                 Ok(bytes) => match given.output.get_mut(..bytes.len()) {
                     Some(room) => {
@@ -427,10 +434,6 @@ pub unsafe extern "C" fn keyserver_completions(
                 },
                 Err(error) => given.status = status::status(&error),
             }
-            // SAFETY: the caller's list has `most` places, and no more were taken.
-            let place = unsafe { list.add(written) };
-            // SAFETY: one of those places.
-            unsafe { place.write(given) };
             written += 1;
         }
         Ok(())

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use cryptoki_sys as ck;
 use cryptoki_sys::{CK_FLAGS, CK_SESSION_HANDLE};
+use keyserver_client::KeyEntry;
 
 use crate::certificate::{self, Certificate};
 use crate::config::Config;
@@ -52,6 +53,8 @@ struct Sessions {
 /// What the last look at the certificates and at the server's list of keys found.
 struct Survey {
     certificates: Arc<[Arc<Certificate>]>,
+    /// The server's list; `None` as long as it has told none.
+    keys: Option<Arc<[KeyEntry]>>,
     objects: Arc<Objects>,
     /// When to look again; `None` for now.
     again: Option<Instant>,
@@ -118,6 +121,7 @@ impl Library {
         let objects = Arc::new(Objects::new(&certificates, None));
         let survey = Survey {
             certificates,
+            keys: None,
             objects,
             again: None,
         };
@@ -154,39 +158,38 @@ impl Library {
         }
         let certificates =
             read_certificates(&self.config).unwrap_or_else(|_| Arc::clone(&before.certificates));
-        let (objects, wait, failure) = match self.remote.keys() {
-            Ok(Keys::Listed(keys)) => (Objects::new(&certificates, Some(&keys)), LIST_GOOD, None),
-            Ok(Keys::NotTold) => (Objects::new(&certificates, None), LIST_GOOD, None),
-            Err(failure) if certificates == before.certificates => {
-                self.remember(certificates, Arc::clone(&before.objects), LIST_RETRY);
-                let known = Arc::clone(&before.objects);
-                return if known.is_empty() {
-                    Err(failure)
-                } else {
-                    Ok(known)
-                };
-            }
-            Err(failure) => (Objects::new(&certificates, None), LIST_RETRY, Some(failure)),
+        let (keys, wait, failure) = match self.remote.keys() {
+            Ok(Keys::Listed(keys)) => (Some(Arc::from(keys)), LIST_GOOD, None),
+            Ok(Keys::NotTold) => (None, LIST_GOOD, None),
+            Err(failure) => (before.keys.clone(), LIST_RETRY, Some(failure)),
         };
-        let objects = Arc::new(objects);
-        self.remember(certificates, Arc::clone(&objects), wait);
+        let objects = if failure.is_some() && certificates == before.certificates {
+            Arc::clone(&before.objects)
+        } else {
+            Arc::new(Objects::new(&certificates, keys.as_deref()))
+        };
+        self.survey.store(Arc::new(Survey {
+            certificates,
+            keys,
+            objects: Arc::clone(&objects),
+            again: Instant::now().checked_add(wait),
+        }));
         match failure {
             Some(failure) if objects.is_empty() => Err(failure),
             _ => Ok(objects),
         }
     }
 
-    fn remember(
+    /// As [`Self::object`], with what the server says of its rights: its list is asked for first when
+    /// that is due. A host that searches once would otherwise never learn of rights that could not be
+    /// asked for at its start.
+    pub(crate) fn object_with_rights(
         &self,
-        certificates: Arc<[Arc<Certificate>]>,
-        objects: Arc<Objects>,
-        wait: Duration,
-    ) {
-        self.survey.store(Arc::new(Survey {
-            certificates,
-            objects,
-            again: Instant::now().checked_add(wait),
-        }));
+        handle: ck::CK_OBJECT_HANDLE,
+    ) -> Result<Arc<Object>, Failure> {
+        // What cannot be had counts on as it was known before.
+        let _ = self.objects();
+        self.object(handle)
     }
 
     /// The object with this handle. One that is not known yet may be new on the server.
@@ -259,4 +262,99 @@ fn read_certificates(config: &Config) -> Result<Arc<[Arc<Certificate>]>, Failure
 
 fn no_session() -> Failure {
     Failure::new(ck::CKR_SESSION_HANDLE_INVALID, "no session has this handle")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::tests::pem;
+    use crate::object::{Class, Opens};
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD;
+    use std::fs;
+    use std::path::Path;
+
+    /// A module whose key server cannot be reached, with certificates in `folder`.
+    fn unreachable(folder: &Path) -> Library {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let parameters = rcgen::CertificateParams::new(["edge".to_owned()]).unwrap();
+        let certificate = parameters.self_signed(&key).unwrap().pem();
+        let [ca, own, private_key] = ["ca.pem", "edge.pem", "key.pem"].map(|it| folder.join(it));
+        fs::write(&ca, &certificate).unwrap();
+        fs::write(&own, &certificate).unwrap();
+        fs::write(&private_key, key.serialize_pem()).unwrap();
+        let certificates = folder.join("sites");
+        fs::create_dir(&certificates).unwrap();
+        fs::write(certificates.join("old.pem"), pem(&rcgen::PKCS_RSA_SHA256)).unwrap();
+        let config = Config {
+            servers: vec!["127.0.0.1:1".into()],
+            service: None,
+            name_server: None,
+            server_name: "keys".into(),
+            ca,
+            certificate: own,
+            private_key,
+            certificates: Some(certificates),
+            token_label: "keys".into(),
+            deadline: Duration::from_secs(2),
+        };
+        let certificates = read_certificates(&config).unwrap();
+        let survey = Survey {
+            objects: Arc::new(Objects::new(&certificates, None)),
+            certificates,
+            keys: None,
+            again: None,
+        };
+        let remote = Remote::new(&config).unwrap();
+        Library::new(Arc::new(config), Arc::new(survey), remote)
+    }
+
+    fn private_keys(objects: &Objects) -> Vec<(String, Opens)> {
+        let private = objects.iter().filter(|it| it.class == Class::PrivateKey);
+        private.map(|it| (it.label.to_string(), it.opens)).collect()
+    }
+
+    #[test]
+    fn rights_are_asked_for_when_that_is_due() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = unreachable(folder.path());
+        let known = library.known_objects();
+        let key = known.iter().find(|it| it.class == Class::PrivateKey);
+        let handle = key.unwrap().handle;
+        library.object(handle).unwrap();
+        let asked = || library.survey.load().again;
+        assert_eq!(asked(), None, "a signature needs no list");
+        library.object_with_rights(handle).unwrap();
+        let first = asked();
+        assert!(first.is_some());
+        library.object_with_rights(handle).unwrap();
+        assert_eq!(asked(), first, "not due");
+    }
+
+    #[test]
+    fn the_last_list_counts_on_while_there_is_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = unreachable(folder.path());
+        let before = library.survey.load_full();
+        let entry = |certificate: &Arc<Certificate>| KeyEntry {
+            ski: certificate.key.id.to_string(),
+            key_type: "any".into(),
+            spki: BASE64_STANDARD.encode(&certificate.key.spki),
+            operations: vec!["decrypt-premaster".into()],
+            ..KeyEntry::default()
+        };
+        let keys: Arc<[_]> = before.certificates.iter().map(entry).collect();
+        library.survey.store(Arc::new(Survey {
+            objects: Arc::new(Objects::new(&before.certificates, Some(&keys))),
+            certificates: Arc::clone(&before.certificates),
+            keys: Some(keys),
+            again: None,
+        }));
+        let new = folder.path().join("sites/shop.pem");
+        fs::write(new, pem(&rcgen::PKCS_ECDSA_P256_SHA256)).unwrap();
+        let objects = library.objects().unwrap();
+        let wanted = [("old", Opens::Premasters), ("shop", Opens::Nothing)];
+        let wanted = wanted.map(|(label, opens)| (label.to_owned(), opens));
+        assert_eq!(private_keys(&objects), wanted);
+    }
 }

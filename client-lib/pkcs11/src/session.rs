@@ -8,6 +8,7 @@ use std::vec::IntoIter;
 
 use cryptoki_sys as ck;
 use cryptoki_sys::{CK_FLAGS, CK_OBJECT_HANDLE};
+use keyserver_client::KeyId;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
@@ -17,13 +18,31 @@ use crate::padding;
 use crate::public_key::{Kind, PublicKey, raw_ecdsa};
 use crate::remote::Remote;
 
+/// Bytes of the premaster secret of an RSA key exchange (RFC 5246, section 7.4.7.1).
+const PREMASTER_BYTES: usize = 48;
+
 /// See the module's own text.
 #[derive(Default)]
 pub(crate) struct Session {
     pub(crate) flags: CK_FLAGS,
     search: Option<IntoIter<CK_OBJECT_HANDLE>>,
     signature: Option<Signature>,
-    decryption: Option<(Decryption, Arc<Object>)>,
+    decryption: Option<Opening>,
+}
+
+/// A decryption under way.
+struct Opening {
+    decryption: Decryption,
+    object: Arc<Object>,
+    /// What did not fit into the host's buffer, for its next call.
+    opened: Option<Opened>,
+}
+
+/// What the key server has made of a ciphertext. Asked again, it would count a second use, or refuse: its
+/// ledger has some ciphertexts opened once only.
+struct Opened {
+    ciphertext: Vec<u8>,
+    plain: Zeroizing<Vec<u8>>,
 }
 
 struct Signature {
@@ -143,7 +162,11 @@ impl Session {
         if self.decryption.is_some() {
             return Err(active());
         }
-        self.decryption = Some((decryption, object));
+        self.decryption = Some(Opening {
+            decryption,
+            object,
+            opened: None,
+        });
         Ok(())
     }
 
@@ -154,11 +177,31 @@ impl Session {
         ciphertext: &[u8],
         room: Room,
     ) -> Result<Answer, Failure> {
-        let (decryption, object) = self.decryption.take().ok_or_else(none_begun)?;
-        let key = &object.key;
+        self.decrypt_by(ciphertext, room, |decryption, key| match decryption {
+            Decryption::Raw => remote.decrypt(key, ciphertext),
+            Decryption::Pkcs1 => {
+                let block = remote.decrypt(key, ciphertext)?;
+                padding::contents(&block).ok_or_else(|| {
+                    let why = "the padding is not that of PKCS#1";
+                    Failure::new(ck::CKR_ENCRYPTED_DATA_INVALID, why)
+                })
+            }
+            Decryption::Premaster => remote.decrypt_premaster(key, ciphertext),
+        })
+    }
+
+    /// As [`Self::decrypt`]; `open` asks the key server, and is called when it has to be asked.
+    fn decrypt_by(
+        &mut self,
+        ciphertext: &[u8],
+        room: Room,
+        open: impl FnOnce(Decryption, &KeyId) -> Result<Zeroizing<Vec<u8>>, Failure>,
+    ) -> Result<Answer, Failure> {
+        let mut opening = self.decryption.take().ok_or_else(none_begun)?;
+        let key = &opening.object.key;
         let longest = key.signature_bytes();
         let Room::Bytes(room) = room else {
-            self.decryption = Some((decryption, object));
+            self.decryption = Some(opening);
             return Ok(Answer::Length(longest));
         };
         if ciphertext.len() != longest {
@@ -167,20 +210,28 @@ impl Session {
                 format!("{} bytes for a modulus of {longest}", ciphertext.len()),
             ));
         }
-        let plain = match decryption {
-            Decryption::Raw => remote.decrypt(&key.id, ciphertext)?,
-            Decryption::Pkcs1 => {
-                let block = remote.decrypt(&key.id, ciphertext)?;
-                padding::contents(&block).ok_or_else(|| {
-                    let why = "the padding is not that of PKCS#1";
-                    Failure::new(ck::CKR_ENCRYPTED_DATA_INVALID, why)
-                })?
-            }
-            Decryption::Premaster => remote.decrypt_premaster(&key.id, ciphertext)?,
+        let known = match opening.decryption {
+            Decryption::Raw => longest,
+            Decryption::Premaster => PREMASTER_BYTES,
+            Decryption::Pkcs1 => 0, // As long as it is; only the plaintext tells.
+        };
+        if known > room {
+            self.decryption = Some(opening);
+            return Ok(Answer::TooSmall(known));
+        }
+        let opened = opening.opened.take();
+        let plain = match opened.filter(|opened| opened.ciphertext == ciphertext) {
+            Some(opened) => opened.plain,
+            None => open(opening.decryption, &key.id)?,
         };
         if plain.len() > room {
-            self.decryption = Some((decryption, Arc::clone(&object)));
-            return Ok(Answer::TooSmall(plain.len()));
+            let bytes = plain.len();
+            opening.opened = Some(Opened {
+                ciphertext: ciphertext.to_vec(),
+                plain,
+            });
+            self.decryption = Some(opening);
+            return Ok(Answer::TooSmall(bytes));
         }
         Ok(Answer::Result(plain))
     }
@@ -207,6 +258,81 @@ impl Signature {
                 ck::CKR_DEVICE_ERROR,
                 "the server's answer is no signature of this key",
             )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::{Class, Opens};
+
+    const CIPHERTEXT: [u8; 256] = [7; 256];
+
+    fn begun(decryption: Decryption) -> Session {
+        let key = PublicKey {
+            id: KeyId::from_ski([1; 20]),
+            spki: Vec::new(),
+            kind: Kind::Rsa {
+                modulus: vec![0x80; CIPHERTEXT.len()],
+                exponent: vec![3],
+            },
+        };
+        let object = Object {
+            handle: 1,
+            class: Class::PrivateKey,
+            label: "old".into(),
+            id: key.id.ski(),
+            key: Arc::new(key),
+            certificate: None,
+            opens: Opens::Blocks,
+        };
+        let mut session = Session::new(0);
+        let begun = session.begin_decryption(decryption, Arc::new(object));
+        begun.unwrap();
+        session
+    }
+
+    /// What the host gets, and whether the key server, which answers this much, was asked for it.
+    fn decrypt(
+        session: &mut Session,
+        ciphertext: &[u8],
+        room: usize,
+        bytes: usize,
+    ) -> (Result<Answer, Failure>, bool) {
+        let mut asked = false;
+        let answer = session.decrypt_by(ciphertext, Room::Bytes(room), |_, _| {
+            asked = true;
+            Ok(Zeroizing::new(vec![1; bytes]))
+        });
+        (answer, asked)
+    }
+
+    #[test]
+    fn a_buffer_that_is_too_small_costs_no_decryption_when_the_length_is_known() {
+        for (decryption, bytes) in [(Decryption::Raw, 256), (Decryption::Premaster, 48)] {
+            let mut session = begun(decryption);
+            let (answer, asked) = decrypt(&mut session, &CIPHERTEXT, bytes - 1, bytes);
+            assert!(matches!(answer, Ok(Answer::TooSmall(length)) if length == bytes));
+            assert!(!asked, "{decryption:?}");
+            let (answer, asked) = decrypt(&mut session, &CIPHERTEXT, bytes, bytes);
+            assert!(matches!(answer, Ok(Answer::Result(plain)) if plain.len() == bytes));
+            assert!(asked && session.decryption.is_none());
+        }
+    }
+
+    #[test]
+    fn what_did_not_fit_is_given_to_the_next_call_for_it_and_to_no_other() {
+        for (ciphertext, again) in [(CIPHERTEXT, false), ([8; 256], true)] {
+            let mut session = begun(Decryption::Pkcs1);
+            let (answer, asked) = decrypt(&mut session, &CIPHERTEXT, 31, 32);
+            assert!(matches!(answer, Ok(Answer::TooSmall(32))) && asked);
+            let asks = session.decrypt_by(&CIPHERTEXT, Room::Ask, |_, _| panic!("asked"));
+            assert!(matches!(asks, Ok(Answer::Length(256))));
+            let (answer, asked) = decrypt(&mut session, &ciphertext, 32, 32);
+            assert!(matches!(answer, Ok(Answer::Result(plain)) if plain.len() == 32));
+            assert_eq!(asked, again);
+            assert!(session.decryption.is_none());
         }
     }
 }

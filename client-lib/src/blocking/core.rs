@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::{Registry, Waker};
+use zeroize::Zeroize;
 
 use crate::discovery::{self, Found, Known, Roster, Source};
 use crate::error::Error;
@@ -376,7 +377,7 @@ impl Core {
             lines: &mut self.lines,
             now,
         };
-        watch.known.update(found.servers, &mut members);
+        watch.known.update(found, &mut members);
     }
 
     /// Sends what has been gathered on every line.
@@ -432,14 +433,16 @@ impl Core {
         result: Result<Vec<u8>, Error>,
         now: Instant,
     ) {
-        let fleet = &mut self.fleet;
-        let step = self
-            .calls
-            .get_mut(&call)
-            .map(|call| call.attempts.answered(fleet, server, result, now));
-        if let Some(step) = step {
-            self.follow(call, step, now);
-        }
+        let Some(asker) = self.calls.get_mut(&call) else {
+            if let Ok(mut output) = result {
+                output.zeroize(); // Nobody takes it, and it may be a secret.
+            }
+            return;
+        };
+        let step = asker
+            .attempts
+            .answered(&mut self.fleet, server, result, now);
+        self.follow(call, step, now);
     }
 
     /// Lets calls that wait for a server look again.

@@ -487,18 +487,8 @@ mod tests {
     use super::*;
 
     fn setting() -> Setting {
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let certificate = rcgen::CertificateParams::new(vec!["edge".to_owned()])
-            .and_then(|params| params.self_signed(&key))
-            .expect("a certificate");
-        let certificate = certificate.pem();
-        let identity = TlsIdentity::from_pem(
-            certificate.as_bytes(),
-            certificate.as_bytes(),
-            key.serialize_pem().as_bytes(),
-        );
         Setting {
-            identity: identity.expect("an identity"),
+            identity: crate::blocking::tests::identity(),
             server_name: "keys".to_owned(),
             connect_limit: Duration::from_secs(2),
             silence: Duration::from_secs(5),
@@ -523,7 +513,7 @@ mod tests {
             _ => None,
         };
         assert_eq!(line.due(&setting), now + Duration::from_secs(1));
-        let mut tick = |line: &mut Line, at: Duration| {
+        let tick = |line: &mut Line, at: Duration| {
             line.tick(&setting, poll.registry(), now + at, &mut Vec::new())
         };
         tick(&mut line, Duration::from_millis(999)).expect("waits");

@@ -18,7 +18,7 @@ mod waiter;
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -74,7 +74,6 @@ impl ClientBuilder {
             handle: Arc::new(Handle {
                 builder: self,
                 seat: ArcSwapOption::empty(),
-                opening: Mutex::new(()),
             }),
             deadline,
         })
@@ -132,32 +131,34 @@ pub struct Client {
 /// What clones share.
 struct Handle {
     builder: ClientBuilder,
-    /// Made with the first call, and again in a forked process.
+    /// Made with the first call, and again in a forked process. Swapped and never locked: a lock that
+    /// another thread of the parent holds at the moment of the fork stays locked in the child for ever.
     seat: ArcSwapOption<Seat>,
-    /// Held while `seat` is made, for as long as that takes: it does not wait for anything.
-    opening: Mutex<()>,
 }
 
 impl Handle {
-    /// The seat of this process.
+    /// The seat of this process. Threads whose first calls come at once may make one each. The first to
+    /// put its own in place wins, and the others take that one: they have connected to nothing yet.
     fn seat(&self) -> Result<Arc<Seat>, Error> {
-        let own = |seat: &Arc<Seat>| seat.pid == std::process::id();
-        if let Some(seat) = self.seat.load_full().filter(own) {
-            return Ok(seat);
+        loop {
+            let before = match self.seat.load_full() {
+                Some(seat) if seat.is_own() => return Ok(seat),
+                before => before,
+            };
+            let seat = self.builder.open()?;
+            let found = self.seat.compare_and_swap(&before, Some(Arc::clone(&seat)));
+            let is_first = match (found.as_ref(), before.as_ref()) {
+                (None, None) => true,
+                (Some(found), Some(before)) => Arc::ptr_eq(found, before),
+                _ => false,
+            };
+            if is_first {
+                if let Some(inherited) = before {
+                    inherited.abandon();
+                }
+                return Ok(seat);
+            }
         }
-        // Another thread of the parent may have held this lock at the moment of the fork. Then two
-        // threads of this process may make a seat each, and one of the two wins.
-        let inherited = self.seat.load().is_some();
-        let _opening =
-            (!inherited).then(|| self.opening.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Some(seat) = self.seat.load_full().filter(own) {
-            return Ok(seat);
-        }
-        let seat = self.builder.open()?;
-        if let Some(inherited) = self.seat.swap(Some(Arc::clone(&seat))) {
-            inherited.abandon();
-        }
-        Ok(seat)
     }
 }
 
@@ -166,7 +167,7 @@ impl Drop for Handle {
         let Some(seat) = self.seat.swap(None) else {
             return;
         };
-        if seat.pid == std::process::id() {
+        if seat.is_own() {
             seat.close();
         } else {
             seat.abandon();
@@ -263,13 +264,9 @@ impl Client {
     /// Calls of this process that are on their way now.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.handle.seat.load().as_ref().map_or(0, |seat| {
-            if seat.pid == std::process::id() {
-                seat.in_flight()
-            } else {
-                0
-            }
-        })
+        let seat = self.handle.seat.load();
+        let own = seat.as_ref().filter(|seat| seat.is_own());
+        own.map_or(0, |seat| seat.in_flight())
     }
 
     /// Signs a hash (with [`SignatureAlgorithm::Ed25519`] a message).
@@ -338,6 +335,60 @@ impl Client {
             if let Some(keys) = pages.take(&page)? {
                 return Ok(keys);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+    use std::thread;
+
+    /// Who a client of a test is.
+    pub(super) fn identity() -> TlsIdentity {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = rcgen::CertificateParams::new(vec!["edge".to_owned()])
+            .and_then(|params| params.self_signed(&key))
+            .expect("a certificate");
+        let certificate = certificate.pem();
+        let identity = TlsIdentity::from_pem(
+            certificate.as_bytes(),
+            certificate.as_bytes(),
+            key.serialize_pem().as_bytes(),
+        );
+        identity.expect("an identity")
+    }
+
+    #[test]
+    fn first_calls_at_once_end_up_with_one_seat_that_lives() {
+        const THREADS: usize = 4;
+        let builder = Client::builder("keys", identity()).server("127.0.0.1:1");
+        for round in 0..40 {
+            let client = builder.clone().build().expect("builds");
+            let handle = &client.handle;
+            // Every other round as in a child, whose parent had made calls.
+            let inherited = (round % 2 == 1).then(|| {
+                let seat = handle.builder.open().expect("opens");
+                let mut seat = Arc::into_inner(seat).expect("one owner");
+                seat.pid = 0;
+                Arc::new(seat)
+            });
+            handle.seat.store(inherited.clone());
+            let at_once = Barrier::new(THREADS);
+            let first_call = || {
+                at_once.wait();
+                handle.seat().expect("a seat")
+            };
+            let seats: Vec<_> = thread::scope(|scope| {
+                let threads = [(); THREADS].map(|()| scope.spawn(first_call));
+                threads.map(|thread| thread.join().expect("ends")).into()
+            });
+            for seat in &seats {
+                assert!(seat.is_own() && !seat.is_closed(), "round {round}");
+                assert!(Arc::ptr_eq(seat, &seats[0]), "round {round}");
+            }
+            assert!(inherited.is_none_or(|seat| seat.is_closed()), "abandoned");
         }
     }
 }

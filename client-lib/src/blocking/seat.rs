@@ -47,6 +47,11 @@ impl Seat {
         }
     }
 
+    /// Whether it was made in this process, and not inherited over a fork.
+    pub(super) fn is_own(&self) -> bool {
+        self.pid == std::process::id()
+    }
+
     /// Asks and waits.
     pub(super) fn call(&self, operation: Operation, limit: Duration) -> Result<Vec<u8>, Error> {
         let waiter = Arc::new(Waiter::default());
@@ -63,7 +68,7 @@ impl Seat {
             .submit(operation, limit, completion, Instant::now());
         if let Err(error) = submitted {
             if leads {
-                self.lock().hand_over();
+                self.hand_over();
             }
             return Err(error);
         }
@@ -71,7 +76,7 @@ impl Seat {
             match waiter.wait() {
                 Turn::Done(outcome) => {
                     if waiter.has_lead() {
-                        self.lock().hand_over();
+                        self.hand_over();
                     }
                     return outcome;
                 }
@@ -79,7 +84,7 @@ impl Seat {
             }
         }
         let outcome = self.lead(&waiter);
-        self.lock().hand_over();
+        self.hand_over();
         outcome
     }
 
@@ -170,14 +175,31 @@ impl Seat {
     /// Tells all outcomes there are.
     fn tell(&self) {
         let finished = self.lock().take_finished();
-        for (completion, outcome) in finished {
-            // A callback that panics must not take the lead with it; the panic itself is reported.
-            let _ = catch_unwind(AssertUnwindSafe(|| completion.finish(outcome)));
+        finish(finished);
+    }
+
+    /// Passes the lead on with no outcome untold: a call that ends while it is submitted is told by the
+    /// leader, and when there is none any longer, by nobody.
+    fn hand_over(&self) {
+        loop {
+            let mut core = self.lock();
+            let finished = core.take_finished();
+            if finished.is_empty() {
+                core.hand_over();
+                return;
+            }
+            drop(core);
+            finish(finished);
         }
     }
 
     pub(super) fn in_flight(&self) -> usize {
         self.lock().in_flight()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// Ends everything and waits for the threads, so that their code may be unloaded.
@@ -218,5 +240,41 @@ impl Seat {
     /// Nothing panics while it holds the lock; should something do, the state is still whole.
     fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn finish(finished: Vec<(Completion, Result<Vec<u8>, Error>)>) {
+    for (completion, outcome) in finished {
+        // A callback that panics must not take the lead with it; the panic itself is reported.
+        let _ = catch_unwind(AssertUnwindSafe(|| completion.finish(outcome)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blocking::{Client, tests::identity};
+
+    #[test]
+    fn a_leader_does_not_leave_while_an_outcome_is_untold() {
+        let builder = Client::builder("keys", identity()).server("127.0.0.1:1");
+        let seat = builder.open().expect("opens");
+        let [first, second] = [(); 2].map(|()| Arc::new(Waiter::default()));
+        let mut core = seat.lock();
+        core.led = true;
+        let completion = Completion::Waiter(Arc::clone(&first));
+        let limit = Duration::from_secs(20);
+        core.submit(Operation::ping(b""), limit, completion, Instant::now())
+            .expect("takes it");
+        // All that is on its way ends now, as a call does while another thread submits it.
+        core.close();
+        core.closed = false;
+        let completion = Completion::Waiter(Arc::clone(&second));
+        core.submit(Operation::ping(b""), limit, completion, Instant::now())
+            .expect("takes it");
+        drop(core);
+        seat.hand_over();
+        assert!(matches!(first.outcome(), Some(Err(Error::Closed))));
+        assert!(second.has_lead(), "whose call is still on its way");
     }
 }

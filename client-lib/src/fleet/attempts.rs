@@ -15,6 +15,7 @@ use keyless_protocol::ErrorCode;
 use super::{Fleet, Pick, ServerId};
 use crate::error::Error;
 use crate::observe::{Event, Observer};
+use crate::settings::LONGEST;
 
 /// Requests made for one call at most, hedges included.
 const SENDS_MAX: u32 = 4;
@@ -48,6 +49,7 @@ pub(crate) enum Step {
 
 impl Attempts {
     pub(crate) fn new(repeatable: bool, limit: Duration, now: Instant) -> Self {
+        let limit = limit.min(LONGEST);
         Self {
             repeatable,
             limit,

@@ -3,7 +3,7 @@
 //! The multiplexed connections drive rustls through its unbuffered interface, which gives no exporter; this one does not.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use keyless_protocol::delegation::{EXPORTER_LABEL, EXPORTER_LEN};
@@ -12,6 +12,8 @@ use rustls::{ClientConnection, ProtocolVersion, StreamOwned};
 
 use super::identity::{TlsIdentity, tls_error};
 use crate::error::Error;
+use crate::link::share_of;
+use crate::settings::LONGEST;
 
 /// Makes the frame of a question from the connection's exporter.
 pub(crate) type Ask<'a> = &'a dyn Fn(&[u8; EXPORTER_LEN]) -> Result<Vec<u8>, Error>;
@@ -24,7 +26,7 @@ pub(crate) fn once(
     limit: Duration,
     ask: Ask<'_>,
 ) -> Result<Vec<u8>, Error> {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + limit.min(LONGEST);
     let name = TlsIdentity::server_name(server_name)?;
     let socket = connect(address, deadline)?;
     let tls = ClientConnection::new(identity.config(), name).map_err(tls_error)?;
@@ -66,18 +68,24 @@ fn connect(address: &str, deadline: Instant) -> Result<TcpStream, Error> {
         let text = format!("{address}: {error}");
         Error::network("connecting", io::Error::new(error.kind(), text))
     };
+    let found: Vec<_> = address.to_socket_addrs().map_err(failed)?.collect();
+    connect_to(&found, deadline).map_err(failed)
+}
+
+/// An address that swallows packets costs its share of the time only.
+fn connect_to(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for found in address.to_socket_addrs().map_err(failed)? {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match TcpStream::connect_timeout(&found, left.max(Duration::from_millis(1))) {
+    for (tried, address) in addresses.iter().enumerate() {
+        let share = share_of(deadline, Instant::now(), addresses.len() - tried);
+        match TcpStream::connect_timeout(address, share.max(Duration::from_millis(1))) {
             Ok(stream) => {
-                stream.set_nodelay(true).map_err(failed)?;
+                stream.set_nodelay(true)?;
                 return Ok(stream);
             }
             Err(error) => last = error,
         }
     }
-    Err(failed(last))
+    Err(last)
 }
 
 /// What is left of the time, for the next call into the socket.
@@ -122,5 +130,23 @@ fn failed(during: &'static str, error: io::Error) -> Error {
         Some(tls) => tls_error(tls.clone()),
         None if error.kind() == io::ErrorKind::WouldBlock => Error::network(during, too_late()),
         None => Error::network(during, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_swallows_packets_costs_its_share_of_the_time() {
+        let (silent, _full) = crate::silent::address().await;
+        let good = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+        let addresses = [silent, good.local_addr().expect("bound")];
+        let begun = Instant::now();
+        let stream = connect_to(&addresses, begun + Duration::from_secs(2)).expect("connects");
+        assert_eq!(stream.peer_addr().expect("peer"), addresses[1]);
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(900), "{took:?}: not silent");
+        assert!(took < Duration::from_millis(1900), "{took:?}");
     }
 }

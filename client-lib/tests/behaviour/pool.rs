@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use keyserver_client::{
-    Error, Fault, KeyId, Operation, Pool, PoolBuilder, SignatureAlgorithm, SignatureScheme,
+    Client, Error, Fault, KeyId, Operation, Pool, PoolBuilder, SignatureAlgorithm, SignatureScheme,
+    blocking,
 };
 
 use crate::blocking::Log;
@@ -188,4 +189,23 @@ async fn refusals_and_settings_are_told_at_once() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("no server"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_that_no_clock_has_is_a_long_one() {
+    let server = Server::extended().await;
+    let client = Client::builder(server.address(), "localhost", server.identity());
+    let client = client.deadline(Duration::MAX).silence(Duration::MAX);
+    let client = client.connect_limit(Duration::MAX).connect().await;
+    client.unwrap().ping(b"x").await.unwrap();
+    let pool = builder(&[&server]).deadline(Duration::MAX);
+    let pool = pool.silence(Duration::MAX).connect_limit(Duration::MAX);
+    let pool = pool.connect().await.unwrap();
+    pool.call(&Operation::ping(b"x")).await.unwrap();
+    let client = blocking::Client::builder("localhost", server.identity());
+    let client = client.server(server.address()).deadline(Duration::MAX);
+    let client = client.silence(Duration::MAX).connect_limit(Duration::MAX);
+    let client = client.build().unwrap();
+    let pinged = tokio::task::spawn_blocking(move || client.ping(b"x").map(drop));
+    pinged.await.unwrap().unwrap();
 }

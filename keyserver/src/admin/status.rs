@@ -139,6 +139,7 @@ impl Status {
             stops: stopping::entries(&server.stops.current(), &snapshot),
             horizons: horizon::of(server),
             warnings: (server.meters.health().trouble().into_iter())
+                .chain(server.credentials.trouble())
                 .chain(server.meters.exhausted())
                 .chain(snapshot.warnings())
                 .collect(),

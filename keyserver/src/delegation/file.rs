@@ -1,12 +1,12 @@
 //! The file of live credentials, see [`crate::statefile`].
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use keyless_protocol::info::{ski_from_hex, ski_to_hex};
 use serde::{Deserialize, Serialize};
 
-use super::outstanding::Account;
+use super::outstanding::{Account, Ends};
 use crate::statefile::{self, StateError};
 
 /// The file's name in the state directory.
@@ -37,7 +37,7 @@ pub(super) fn path(directory: &Path) -> PathBuf {
 }
 
 /// Reads the file; without one no credential is about.
-pub(super) fn read(path: &Path) -> Result<HashMap<Account, Vec<u64>>, StateError> {
+pub(super) fn read(path: &Path) -> Result<Ends, StateError> {
     let unusable = |why: String| StateError {
         what: format!(
             "{}: {why}; it says which delegated credentials are about, so the server does not start without it: restore \
@@ -46,7 +46,7 @@ pub(super) fn read(path: &Path) -> Result<HashMap<Account, Vec<u64>>, StateError
         ),
     };
     let Some(json) = statefile::read(path).map_err(unusable)? else {
-        return Ok(HashMap::new());
+        return Ok(Ends::new());
     };
     let document: Document = serde_json::from_str(&json)
         .map_err(|error| unusable(format!("it is not understood: {error}")))?;
@@ -55,7 +55,7 @@ pub(super) fn read(path: &Path) -> Result<HashMap<Account, Vec<u64>>, StateError
     }
     let account = |Record { client, key, ends }| {
         let ski = ski_from_hex(&key)?;
-        Some((Account { client, ski }, ends))
+        Some((Arc::new(Account { client, ski }), Arc::new(ends)))
     };
     (document.credentials.into_iter())
         .map(account)
@@ -64,11 +64,11 @@ pub(super) fn read(path: &Path) -> Result<HashMap<Account, Vec<u64>>, StateError
 }
 
 /// Puts what is about on disk.
-pub(super) fn write(path: &Path, ends: &HashMap<Account, Vec<u64>>) -> Result<(), StateError> {
-    let record = |(account, ends): (&Account, &Vec<u64>)| Record {
+pub(super) fn write(path: &Path, ends: &Ends) -> Result<(), StateError> {
+    let record = |(account, ends): (&Arc<Account>, &Arc<Vec<u64>>)| Record {
         client: account.client.clone(),
         key: ski_to_hex(&account.ski),
-        ends: ends.clone(),
+        ends: ends.to_vec(),
     };
     let document = Document {
         v: VERSION,

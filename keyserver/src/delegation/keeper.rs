@@ -5,17 +5,24 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::dispatch::scheduler::Overload;
 use crate::dispatch::{CompletionRing, Job, Outcome};
 use crate::state::ServerState;
 use crate::{clock, limits};
 
 /// Credentials that share a write, at most.
-const BATCH_MAX: usize = 256;
+const BATCH_MAX: usize = 64;
 
-/// Credentials that may wait for the disk. Each is one an hour for an edge and a key.
-const WAITING_MAX: usize = 4096;
+/// Credentials that may wait for the disk: as many as the next write takes. More are refused as busy. Those of a disk that
+/// hangs stay where they are until it answers, so they must not fill a connection, nor what a client may have under way.
+const WAITING_MAX: usize = 64;
+
+const _: () = assert!(BATCH_MAX + WAITING_MAX <= limits::IN_FLIGHT_PER_CONNECTION / 2);
+
+/// What a client is told to wait after "busy": some writes of a disk that works.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
 
 /// The way to it, for I/O threads. Without a state directory there is none, and nothing is written down.
 #[derive(Debug, Clone, Default)]
@@ -24,7 +31,8 @@ pub(crate) struct Keeper(Option<SyncSender<Box<Job>>>);
 /// Starts the thread, where there is a state directory; `rings` are those of the I/O threads, in order. It ends when
 /// the last [`Keeper`] is dropped.
 ///
-/// It has no heartbeat: a disk that does not answer must not end a server that can still sign.
+/// It has no heartbeat: whether the disk answers is told by [`super::Outstanding::is_hung`], and one that does not must not end a
+/// server that can still sign.
 ///
 /// # Errors
 ///
@@ -56,8 +64,14 @@ impl Keeper {
             return Err(job);
         };
         sender.try_send(job).map_err(|error| {
-            let (TrySendError::Full(mut job) | TrySendError::Disconnected(mut job)) = error;
-            job.outcome = Outcome::Unwritten;
+            let (mut job, outcome) = match error {
+                TrySendError::Full(job) => {
+                    let retry_after = RETRY_AFTER;
+                    (job, Outcome::Refused(Overload::Busy { retry_after }))
+                }
+                TrySendError::Disconnected(job) => (job, Outcome::Unwritten),
+            };
+            job.outcome = outcome;
             job
         })
     }

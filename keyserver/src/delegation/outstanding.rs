@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use keyless_protocol::Ski;
 
 use super::file;
+use crate::disk::WriteWatch;
 use crate::handshake::Fault;
 use crate::limits::LIVE_CREDENTIALS_IN_ALL;
 use crate::statefile::StateError;
@@ -33,20 +34,34 @@ pub struct Extent {
     pub until: u64,
 }
 
-/// Ends of credentials, seconds since 1970, by account. Bounded: an account has no more than its quota, and all together
+/// Ends of credentials, seconds since 1970, by account. A copy of it shares them: it is made under the lock that I/O threads
+/// wait for.
+pub(super) type Ends = HashMap<Arc<Account>, Arc<Vec<u64>>>;
+
+/// Ends of credentials by account. Bounded: an account has no more than its quota, and all together
 /// [`LIVE_CREDENTIALS_IN_ALL`].
 #[derive(Debug, Default)]
 pub struct Outstanding {
     /// Where they are written down; nowhere without a state directory.
     file: Option<PathBuf>,
-    ends: Mutex<HashMap<Account, Vec<u64>>>,
+    write: WriteWatch,
+    live: Mutex<Live>,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    ends: Ends,
+    /// How many ends there are in all.
+    count: usize,
+    /// None of them is earlier than this.
+    earliest: u64,
 }
 
 /// A place among the live credentials. Dropped, it is free again, unless [`Self::keep`] was called.
 #[derive(Debug)]
 pub struct Reservation {
     outstanding: Arc<Outstanding>,
-    account: Account,
+    account: Arc<Account>,
     end: u64,
     kept: bool,
 }
@@ -62,7 +77,8 @@ impl Outstanding {
         let ends = file.as_deref().map(file::read).transpose()?;
         Ok(Self {
             file,
-            ends: Mutex::new(ends.unwrap_or_default()),
+            write: WriteWatch::default(),
+            live: Mutex::new(Live::new(ends.unwrap_or_default())),
         })
     }
 
@@ -78,8 +94,26 @@ impl Outstanding {
             return Ok(());
         };
         // A copy, so that nobody waits for the disk with the lock.
-        let ends = self.lock().clone();
-        file::write(path, &ends)
+        let ends = self.lock().ends.clone();
+        self.write.begin();
+        let result = file::write(path, &ends);
+        self.write.end();
+        result
+    }
+
+    /// Whether the disk keeps a write waiting: what is signed now could not be released.
+    #[must_use]
+    pub fn is_hung(&self) -> bool {
+        self.write.is_hung()
+    }
+
+    /// A line for the operator, while the disk keeps a write waiting.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.is_hung().then(|| {
+            "the disk of [admin] state does not answer: no delegated credential is issued until it does; signing goes on"
+                .to_owned()
+        })
     }
 
     /// A place for a credential of `account` that ends at `end`, if fewer than `quota` of its credentials are live at
@@ -95,22 +129,20 @@ impl Outstanding {
         now: u64,
         quota: usize,
     ) -> Result<Reservation, Fault> {
-        let mut all = self.lock();
-        if all.values().map(Vec::len).sum::<usize>() >= LIVE_CREDENTIALS_IN_ALL {
-            prune(&mut all, now);
+        let mut live = self.lock();
+        if live.count >= LIVE_CREDENTIALS_IN_ALL {
+            live.prune(now);
         }
-        if all.values().map(Vec::len).sum::<usize>() >= LIVE_CREDENTIALS_IN_ALL {
+        if live.count >= LIVE_CREDENTIALS_IN_ALL {
             return Err(Fault("the server has no room for another live credential"));
         }
-        let ends = all.entry(account.clone()).or_default();
-        ends.retain(|end| *end > now);
-        if ends.len() >= quota {
+        let account = Arc::new(account);
+        if !live.add(&account, end, now, quota) {
             return Err(Fault(
                 "the client has as many live credentials for this key as it may have",
             ));
         }
-        ends.push(end);
-        drop(all);
+        drop(live);
         Ok(Reservation {
             outstanding: Arc::clone(self),
             account,
@@ -122,10 +154,10 @@ impl Outstanding {
     /// What is about at `now`, by key.
     #[must_use]
     pub fn by_key(&self, now: u64) -> HashMap<Ski, Extent> {
-        let mut all = self.lock();
+        let mut live = self.lock();
         let mut extents: HashMap<Ski, Extent> = HashMap::new();
-        prune(&mut all, now);
-        for (account, ends) in all.iter() {
+        live.prune(now);
+        for (account, ends) in &live.ends {
             let extent = extents
                 .entry(account.ski)
                 .or_insert(Extent { count: 0, until: 0 });
@@ -141,17 +173,69 @@ impl Outstanding {
         self.by_key(now).values().map(|extent| extent.count).sum()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Account, Vec<u64>>> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Forgets those that have ended.
-fn prune(all: &mut HashMap<Account, Vec<u64>>, now: u64) {
-    all.retain(|_, ends| {
+impl Live {
+    fn new(ends: Ends) -> Self {
+        let mut live = Self {
+            ends,
+            ..Self::default()
+        };
+        live.measure();
+        live
+    }
+
+    /// One more of an account, if fewer than `quota` of its credentials are live.
+    fn add(&mut self, account: &Arc<Account>, end: u64, now: u64, quota: usize) -> bool {
+        let ends = Arc::make_mut(self.ends.entry(Arc::clone(account)).or_default());
+        let before = ends.len();
         ends.retain(|end| *end > now);
-        !ends.is_empty()
-    });
+        self.count = self.count.saturating_sub(before - ends.len());
+        if ends.len() >= quota {
+            return false;
+        }
+        ends.push(end);
+        self.count += 1;
+        self.earliest = self.earliest.min(end);
+        true
+    }
+
+    /// Gives the place of one back.
+    fn remove(&mut self, account: &Account, end: u64) {
+        let Some(ends) = self.ends.get_mut(account) else {
+            return;
+        };
+        if let Some(position) = ends.iter().position(|other| *other == end) {
+            Arc::make_mut(ends).swap_remove(position);
+            self.count = self.count.saturating_sub(1);
+        }
+        if ends.is_empty() {
+            self.ends.remove(account);
+        }
+    }
+
+    /// Forgets those that have ended; looks at all of them only if one has.
+    fn prune(&mut self, now: u64) {
+        if self.earliest > now {
+            return;
+        }
+        self.ends.retain(|_, ends| {
+            if ends.iter().any(|end| *end <= now) {
+                Arc::make_mut(ends).retain(|end| *end > now);
+            }
+            !ends.is_empty()
+        });
+        self.measure();
+    }
+
+    fn measure(&mut self) {
+        let ends = || self.ends.values().flat_map(|ends| ends.iter().copied());
+        let (count, earliest) = (ends().count(), ends().min().unwrap_or(u64::MAX));
+        (self.count, self.earliest) = (count, earliest);
+    }
 }
 
 impl Reservation {
@@ -178,22 +262,20 @@ impl Drop for Reservation {
         if self.kept {
             return;
         }
-        let mut all = self.outstanding.lock();
-        let Some(ends) = all.get_mut(&self.account) else {
-            return;
-        };
-        if let Some(position) = ends.iter().position(|end| *end == self.end) {
-            ends.swap_remove(position);
-        }
-        if ends.is_empty() {
-            all.remove(&self.account);
-        }
+        (self.outstanding.lock()).remove(&self.account, self.end);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::time::Duration;
+
+    use nix::fcntl::OFlag;
+
     use super::*;
+    use crate::clock;
 
     fn account(client: &str, ski: u8) -> Account {
         Account {
@@ -230,7 +312,8 @@ mod tests {
             }
         );
         assert!(all.by_key(140).is_empty());
-        assert!(all.lock().is_empty(), "nothing is kept of what has ended");
+        let live = all.lock();
+        assert!(live.ends.is_empty() && live.count == 0, "{live:?}");
     }
 
     #[test]
@@ -256,12 +339,72 @@ mod tests {
         }
     }
 
+    /// A disk that takes a file and does not answer: a pipe without a reader in the place of the new file.
+    #[test]
+    fn a_disk_that_hangs_is_told_and_keeps_nobody_waiting_who_asks() {
+        let directory = tempfile::tempdir().unwrap();
+        let all = Arc::new(Outstanding::open(Some(directory.path())).unwrap());
+        let new = directory.path().join("credentials.new");
+        nix::unistd::mkfifo(&new, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| all.write());
+            let limit = clock::now() + Duration::from_secs(20);
+            while !all.is_hung() {
+                assert!(clock::now() < limit, "nobody is told");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert!(all.trouble().unwrap().contains("does not answer"));
+            all.reserve(account("a", 1), 110, 100, 1).unwrap().keep();
+            assert_eq!(all.count(100), 1);
+            assert!(!writer.is_finished());
+            // A pipe cannot be flushed: the write ends with an error.
+            let pipe = File::options()
+                .read(true)
+                .custom_flags(OFlag::O_NONBLOCK.bits())
+                .open(&new);
+            std::fs::remove_file(&new).unwrap();
+            writer.join().unwrap().unwrap_err();
+            drop(pipe);
+        });
+        assert!(!all.is_hung() && all.trouble().is_none());
+        all.write().unwrap();
+    }
+
     #[test]
     fn all_together_are_bounded_and_time_makes_room() {
         let all = Arc::new(Outstanding::default());
-        (all.lock()).insert(account("many", 1), vec![110; LIVE_CREDENTIALS_IN_ALL]);
+        let many = Arc::new(vec![110; LIVE_CREDENTIALS_IN_ALL]);
+        *all.lock() = Live::new(HashMap::from([(Arc::new(account("many", 1)), many)]));
         all.reserve(account("a", 2), 120, 100, 1).unwrap_err();
         all.reserve(account("a", 2), 120, 110, 1).unwrap();
+    }
+
+    /// A copy, as the keeper takes one for the disk, shares what it is a copy of, and does not change with it.
+    #[test]
+    fn what_is_counted_is_what_is_there_and_copies_stay_as_they_are() {
+        let all = Arc::new(Outstanding::default());
+        let mut given_back = Vec::new();
+        for number in 0..200_u64 {
+            let (client, ski) = (["a", "b", "c"][(number % 3) as usize], (number % 4) as u8);
+            // Ends and times that overlap, a quota that is reached, and places that are given back.
+            let (end, now) = (100 + number * 7 % 60, 100 + number / 8);
+            let copy = all.lock().ends.clone();
+            let before = format!("{copy:?}");
+            match all.reserve(account(client, ski), end, now, 5) {
+                Ok(mut place) if number % 5 > 0 => place.keep(),
+                Ok(place) => given_back.push(place),
+                Err(_) => drop(given_back.pop()),
+            }
+            assert_eq!(format!("{copy:?}"), before);
+            let live = all.lock();
+            let there = || live.ends.values().flat_map(|ends| ends.iter().copied());
+            assert_eq!(live.count, there().count());
+            assert!(there().all(|end| end >= live.earliest));
+        }
+        drop(given_back);
+        assert!(all.count(125) > 0);
+        assert_eq!(all.count(160), 0);
+        assert_eq!(all.lock().count, 0);
     }
 
     #[test]

@@ -100,7 +100,10 @@ impl Opened {
         };
         std::thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || clerk.run(&receiver))
+            .spawn(move || {
+                clerk.run(&receiver);
+                clerk.close();
+            })
     }
 }
 
@@ -158,6 +161,14 @@ impl Clerk {
             }
             self.mind();
         }
+    }
+
+    /// Closes the store, which waits for the disk.
+    fn close(self) {
+        let Self { store, state, .. } = self;
+        state.ledger.writing();
+        drop(store);
+        state.ledger.minded();
     }
 
     /// Decides about a batch and makes the decisions durable. Whatever fails leaves fewer verdicts than

@@ -38,13 +38,13 @@ pub(crate) fn start(state: &Arc<ServerState>) -> io::Result<Thread> {
 }
 
 impl Thread {
-    /// Ends it when nothing is admitted any more, with what was used on disk.
-    pub(crate) fn stop(self) {
+    /// Ends it when nothing is admitted any more, with what was used on disk: to be joined. If it panics or the disk keeps it
+    /// waiting, what it had written down ahead counts as used.
+    pub(crate) fn stop(self) -> JoinHandle<()> {
         self.over.store(true, Ordering::Release);
         self.state.meters.bell.ring();
         self.handle.thread().unpark();
-        // If it panicked it has said so; what it had written down ahead then counts as used.
-        let _ = self.handle.join();
+        self.handle
     }
 }
 

@@ -225,6 +225,13 @@ impl<S: Stream> Shard<S> {
             self.pool.borrow_mut().release(job);
             return;
         }
+        if job.credential.is_some() && self.context.state.credentials.is_hung() {
+            // It would be signed, and then wait for the disk with its place among what is in flight.
+            job.outcome = Outcome::Unwritten;
+            self.conclude(&mut job);
+            self.pool.borrow_mut().release(job);
+            return;
+        }
         // A job for a token goes its own way: the class queues are for keys of this process.
         #[cfg(feature = "pkcs11")]
         let Some(job) = submit_to_slot(job, &self.context.completions) else {

@@ -7,19 +7,26 @@
 //! them is answered. Keys are named by SKI and clients by name, which mean the same afterwards.
 
 mod file;
+mod turns;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use keyless_protocol::{ErrorCode, Ski};
 
+use self::turns::{Turn, Turns};
 use crate::clock;
 use crate::policy::Admitted;
 
 pub use crate::statefile::StateError;
+
+/// How long a command waits for another whose write is under way. Each keeps one of the few places that the control socket
+/// has, so a disk that does not answer must not keep more than one of them.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Who stopped something, when and why.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -136,15 +143,18 @@ impl Stops {
 /// The stops in force, and the one way to change them.
 ///
 /// Memory changes under a lock that nobody holds while waiting for a disk: whatever another command waits for, a stop
-/// counts at once. Then the file is written, with all that counts by then.
+/// counts at once. Then the file is written, with all that counts by then, by one at a time, so that what is written last is
+/// what counts last. Who has waited for long for another's write gives up, and leaves to that one what is to be written.
 #[derive(Debug)]
 pub struct Switchboard {
     current: ArcSwap<Stops>,
     /// Held while memory changes. What somebody is about to let go on, as soon as that is on disk.
     resuming: Mutex<Option<Subject>>,
-    /// Held while the file is written, so that what is written last is what counts last. Never waited for under the
-    /// other lock.
-    file: Mutex<Option<PathBuf>>,
+    /// Nowhere without a state directory.
+    path: Option<PathBuf>,
+    /// Whose turn it is to write the file. Never waited for under the lock.
+    turns: Turns,
+    patience: Duration,
 }
 
 impl Switchboard {
@@ -164,7 +174,9 @@ impl Switchboard {
         Ok(Self {
             current: ArcSwap::from_pointee(stops),
             resuming: Mutex::default(),
-            file: Mutex::new(path),
+            path,
+            turns: Turns::default(),
+            patience: PATIENCE,
         })
     }
 
@@ -242,13 +254,22 @@ impl Switchboard {
     ///
     /// [`StateError`] when it is not on disk. Then it stays stopped.
     pub fn resume(&self, subject: &Subject) -> Result<bool, StateError> {
-        let file = lock(&self.file);
+        // Who gives up has changed nothing, and leaves nothing to be written.
+        let mut turn = self.turns.take(self.patience, false).ok_or_else(|| {
+            kept_waiting("nothing has changed, and it stays stopped; try again later")
+        })?;
         let (stops, was_stopped) = self.begin_resuming(subject);
-        let written = match file.as_deref() {
+        let written = match &self.path {
             Some(path) => file::write(Some(path), &stops),
             None => Ok(()),
         };
         self.end_resuming(subject, written.is_ok());
+        if !turn.end()
+            && let Err(error) = self.write(turn)
+        {
+            // Those who asked for it were told that it is not on disk.
+            tracing::error!("{error}");
+        }
         written.map(|()| was_stopped)
     }
 
@@ -272,10 +293,29 @@ impl Switchboard {
         }
     }
 
-    /// Writes down what counts now.
+    /// Writes down what counts now, or leaves it to whom the disk keeps waiting.
     fn save(&self) -> Result<(), StateError> {
-        let file = lock(&self.file);
-        file::write(file.as_deref(), &self.current.load_full())
+        let turn = self.turns.take(self.patience, true);
+        let turn = turn.ok_or_else(|| kept_waiting("this counts, but is not on disk yet"))?;
+        self.write(turn)
+    }
+
+    /// Writes down what counts, and once more for each time that somebody has left it to this turn meanwhile. The last write
+    /// decides: it is about all that the others were about.
+    fn write(&self, mut turn: Turn<'_>) -> Result<(), StateError> {
+        loop {
+            let written = file::write(self.path.as_deref(), &self.current.load_full());
+            if turn.end() {
+                return written;
+            }
+        }
+    }
+}
+
+/// Another's write is under way and does not end.
+fn kept_waiting(so: &str) -> StateError {
+    StateError {
+        what: format!("the disk keeps an earlier change waiting: {so}"),
     }
 }
 
@@ -362,13 +402,27 @@ mod tests {
         }
     }
 
+    /// The disk answers again. A pipe cannot be flushed, so the write that waited fails; the next finds none in the place
+    /// where it was.
+    fn answer(new: &Path) -> File {
+        let aside = new.with_extension("aside");
+        fs::rename(new, &aside).unwrap();
+        File::options()
+            .read(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(&aside)
+            .unwrap()
+    }
+
     /// A disk that takes a file and does not answer: a pipe without a reader in the place of the new file.
     #[test]
     fn a_stop_counts_while_the_disk_keeps_another_one_waiting() {
         let directory = tempfile::tempdir().unwrap();
         let new = directory.path().join("stops.new");
         nix::unistd::mkfifo(&new, Mode::S_IRWXU).unwrap();
-        let board = Switchboard::open(Some(directory.path())).unwrap();
+        let mut board = Switchboard::open(Some(directory.path())).unwrap();
+        // However slow the machine: none of them gives up.
+        board.patience = Duration::from_mins(1);
         thread::scope(|scope| {
             let first = scope.spawn(|| board.stop(KEY, 0, "one".to_owned(), &[]));
             wait_until(|| board.current().stops(&KEY));
@@ -378,18 +432,75 @@ mod tests {
             wait_until(|| board.current().generation(&[7; 20]) == 5);
             assert!(!first.is_finished() && !second.is_finished() && !third.is_finished());
 
-            // The disk answers again. A pipe cannot be flushed, so the first write fails; the others find none in
-            // the place where it was.
-            let aside = directory.path().join("aside");
-            fs::rename(&new, &aside).unwrap();
-            let pipe = File::options()
-                .read(true)
-                .custom_flags(OFlag::O_NONBLOCK.bits())
-                .open(&aside)
-                .unwrap();
+            let pipe = answer(&new);
             first.join().unwrap().unwrap_err();
             assert!(second.join().unwrap().unwrap());
             assert_eq!(third.join().unwrap().unwrap(), 5);
+            drop(pipe);
+        });
+        let again = Switchboard::open(Some(directory.path())).unwrap();
+        assert_eq!(**again.current(), **board.current());
+        assert_eq!(subjects(&again).len(), 2);
+    }
+
+    /// As many as there may be at the control socket, and more: all are answered, and nothing is left unwritten.
+    #[test]
+    fn a_disk_that_hangs_keeps_one_command_and_writes_what_the_others_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let new = directory.path().join("stops.new");
+        let mut board = Switchboard::open(Some(directory.path())).unwrap();
+        board.patience = Duration::from_millis(20);
+        let edge = Subject::Client("edge".to_owned());
+        board.stop(edge.clone(), 0, "edge".to_owned(), &[]).unwrap();
+        nix::unistd::mkfifo(&new, Mode::S_IRWXU).unwrap();
+        thread::scope(|scope| {
+            let first = scope.spawn(|| board.stop(KEY, 0, "one".to_owned(), &[]));
+            wait_until(|| board.current().stops(&KEY));
+            let others = scope.spawn(|| {
+                for number in 0..20 {
+                    let subject = Subject::Key([number; 20]);
+                    let error = board.stop(subject.clone(), 0, "more".to_owned(), &[]);
+                    let error = error.unwrap_err().to_string();
+                    assert!(error.contains("counts, but is not on disk"), "{error}");
+                    assert!(board.current().stops(&subject));
+                }
+                board.revoke_tickets(&Subject::All, 5).unwrap_err();
+                let error = board.resume(&edge).unwrap_err().to_string();
+                assert!(error.contains("stays stopped"), "{error}");
+                assert!(board.current().stops(&edge));
+            });
+            wait_until(|| others.is_finished());
+            assert!(!first.is_finished());
+            others.join().unwrap();
+            // The first of its writes fails, and the one that it was left does not.
+            let pipe = answer(&new);
+            assert!(first.join().unwrap().unwrap());
+            drop(pipe);
+        });
+        let again = Switchboard::open(Some(directory.path())).unwrap();
+        assert_eq!(**again.current(), **board.current());
+        assert_eq!(subjects(&again).len(), 21);
+        assert_eq!(again.current().generation(&[7; 20]), 5);
+        assert!(board.resume(&edge).unwrap());
+    }
+
+    /// The same where the one whose write hangs lets something go on.
+    #[test]
+    fn a_stop_that_was_left_to_whoever_resumes_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let new = directory.path().join("stops.new");
+        let mut board = Switchboard::open(Some(directory.path())).unwrap();
+        board.patience = Duration::from_millis(20);
+        board.stop(KEY, 0, "one".to_owned(), &[]).unwrap();
+        nix::unistd::mkfifo(&new, Mode::S_IRWXU).unwrap();
+        thread::scope(|scope| {
+            let resuming = scope.spawn(|| board.resume(&KEY));
+            wait_until(|| lock(&board.resuming).is_some());
+            let all = scope.spawn(|| board.stop(Subject::All, 0, "all".to_owned(), &[]));
+            wait_until(|| all.is_finished());
+            all.join().unwrap().unwrap_err();
+            let pipe = answer(&new);
+            resuming.join().unwrap().unwrap_err();
             drop(pipe);
         });
         let again = Switchboard::open(Some(directory.path())).unwrap();

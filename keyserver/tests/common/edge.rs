@@ -1,5 +1,7 @@
 //! An edge that says exactly what a test wants it to.
 
+pub(crate) mod delegating;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;

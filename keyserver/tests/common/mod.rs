@@ -110,6 +110,11 @@ impl Site {
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
+    /// A certificate of the CA for a key that there is.
+    pub(crate) fn certify(&self, params: CertificateParams, key: &KeyPair) -> Certificate {
+        params.signed_by(key, &self.issuer).unwrap()
+    }
+
     /// A client certificate with this DNS name.
     pub(crate) fn client(&self, dns: &str) -> Certificate {
         let mut client = params(dns);

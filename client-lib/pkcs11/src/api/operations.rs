@@ -10,7 +10,7 @@ use cryptoki_sys::{
 
 use super::boundary::{Output, elements, entry, null};
 use crate::failure::Failure;
-use crate::library::{self, Library};
+use crate::library;
 use crate::mechanism::{Decryption, PssParameters, Signing};
 use crate::object::{Class, Object};
 
@@ -23,7 +23,7 @@ pub(super) unsafe extern "C" fn sign_init(
         let library = library::current()?;
         // SAFETY: the host's mechanism, by the contract of every entry.
         let mechanism = unsafe { read_mechanism(mechanism) }?;
-        let object = private_key(&library, key)?;
+        let object = private_key(library.object(key))?;
         // SAFETY: as above.
         let pss = unsafe { pss_parameters(&mechanism) }?;
         let signing = Signing::new(mechanism.mechanism, pss, &object.key.kind)?;
@@ -90,7 +90,7 @@ pub(super) unsafe extern "C" fn decrypt_init(
         let library = library::current()?;
         // SAFETY: the host's mechanism, by the contract of every entry.
         let mechanism = unsafe { read_mechanism(mechanism) }?;
-        let object = private_key(&library, key)?;
+        let object = private_key(library.object_with_rights(key))?;
         let decryption = Decryption::new(mechanism.mechanism, &object.key.kind, object.opens)?;
         library.with_session(session, |session| {
             session.begin_decryption(decryption, object)
@@ -118,10 +118,8 @@ pub(super) unsafe extern "C" fn decrypt(
     })
 }
 
-fn private_key(library: &Library, handle: CK_OBJECT_HANDLE) -> Result<Arc<Object>, Failure> {
-    let object = library
-        .object(handle)
-        .map_err(|failure| Failure::new(ck::CKR_KEY_HANDLE_INVALID, failure.why))?;
+fn private_key(found: Result<Arc<Object>, Failure>) -> Result<Arc<Object>, Failure> {
+    let object = found.map_err(|failure| Failure::new(ck::CKR_KEY_HANDLE_INVALID, failure.why))?;
     if object.class == Class::PrivateKey {
         return Ok(object);
     }
