@@ -104,6 +104,10 @@ pub const TURN_STEPS: u32 = 512;
 /// the thread's time at most. Timers have this resolution.
 pub const TURN_PAUSE: Duration = Duration::from_millis(1);
 
+/// With less work waiting than this for each crypto thread, connections that were refused for too much are read from
+/// again: no more than two batches of RSA-2048 where lanes are quick, one where they are slow.
+pub const LITTLE_WORK: Duration = Duration::from_millis(1);
+
 /// The longest that a connection is not read from because it was refused for overload. Well below
 /// the time that clients wait.
 pub const REFUSED_PAUSE_MAX: Duration = Duration::from_millis(500);

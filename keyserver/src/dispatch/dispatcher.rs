@@ -7,7 +7,7 @@
 //!
 //! [`Placement::spin`]: crate::placement::Placement::spin
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub(crate) struct Dispatcher {
     work: Condvar,
     /// Jobs that wait, for a look without the lock.
     hint: AtomicUsize,
+    /// Little waits, for a look without the lock.
+    runs_low: AtomicBool,
     spin: Duration,
 }
 
@@ -87,6 +89,7 @@ impl Dispatcher {
             waiting: Mutex::new(waiting),
             work: Condvar::new(),
             hint: AtomicUsize::new(0),
+            runs_low: AtomicBool::new(true),
             spin,
         }
     }
@@ -190,6 +193,11 @@ impl Dispatcher {
         self.lock().scheduler.figures(class)
     }
 
+    /// Whether the crypto threads will soon have nothing to do.
+    pub(crate) fn runs_low(&self) -> bool {
+        self.runs_low.load(Ordering::Relaxed)
+    }
+
     /// Lets the crypto threads finish what is queued and end.
     pub(crate) fn stop(&self) {
         self.lock().stopping = true;
@@ -205,6 +213,8 @@ impl Dispatcher {
     }
 
     fn publish(&self, waiting: &Waiting) {
+        let runs_low = waiting.scheduler.work_left() < limits::LITTLE_WORK;
+        self.runs_low.store(runs_low, Ordering::Relaxed);
         if !self.spin.is_zero() {
             self.hint.store(waiting.scheduler.len(), Ordering::Relaxed);
         }

@@ -27,6 +27,7 @@ use keyless_protocol::{EncodeError, ErrorCode, Reply};
 
 use super::Shard;
 use super::outbox::Outbox;
+use super::pace::Reason;
 use super::signal::Signal;
 use super::stream::Stream;
 use super::table::ConnectionId;
@@ -77,6 +78,8 @@ pub(crate) struct Connection<S> {
     answers_by: Cell<Instant>,
     /// Requests refused for overload since the last pause, and as many for what else was done for nothing.
     refused: Cell<u32>,
+    /// Not all of that was because the crypto threads had enough to do.
+    refused_otherwise: Cell<bool>,
     turn: Turn,
     phase: Cell<Phase>,
     identity: OnceCell<PeerIdentity>,
@@ -121,6 +124,7 @@ impl<S: Stream> Connection<S> {
             opening: Cell::new(0),
             answers_by: Cell::new(handshake_deadline),
             refused: Cell::new(0),
+            refused_otherwise: Cell::new(false),
             turn: Turn::default(),
             phase: Cell::new(Phase::Handshaking),
             identity: OnceCell::new(),
@@ -228,9 +232,20 @@ impl<S: Stream> Connection<S> {
         }
         let refused = self.refused.take();
         if refused > 0 {
-            let pause = shard.pace().after(refused);
-            let _paused = shard.pace().pause();
-            self.wait_while_open(tokio::time::sleep(pause)).await;
+            let reason = if self.refused_otherwise.take() {
+                Reason::Other
+            } else {
+                Reason::Queues
+            };
+            let pause = tokio::time::sleep(shard.pace().after(refused));
+            let paused = shard.pace().pause(reason);
+            let over = async {
+                tokio::select! {
+                    () = pause => {}
+                    () = paused.until_room() => {}
+                }
+            };
+            self.wait_while_open(over).await;
         } else if self.turn.is_over() {
             self.wait_while_open(shard.long_turns().another()).await;
         } else {
@@ -440,9 +455,12 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Counts a request that was refused because there is too much work.
-    pub(crate) fn refused(&self) {
+    /// Counts a request that was refused for overload.
+    pub(crate) fn refused(&self, reason: Reason) {
         self.refused.set(self.refused.get().saturating_add(1));
+        if reason == Reason::Other {
+            self.refused_otherwise.set(true);
+        }
     }
 
     /// Counts work of this turn beyond that of any frame.
@@ -454,7 +472,10 @@ impl<S: Stream> Connection<S> {
     /// is read from less often.
     pub(crate) fn worked_in_vain(&self, steps: Steps) {
         self.turn.spend(steps);
-        self.refused.set(self.refused.get().saturating_add(steps));
+        if steps > 0 {
+            self.refused.set(self.refused.get().saturating_add(steps));
+            self.refused_otherwise.set(true);
+        }
     }
 
     /// What ties a proof to this connection, where its TLS version has such a thing.

@@ -210,6 +210,9 @@ impl<S: Stream> Shard<S> {
                 while let Some(job) = completions.pop() {
                     self.deliver(job);
                 }
+                if self.context.dispatcher.runs_low() {
+                    self.pace.has_room();
+                }
                 if !completions.pause() {
                     break;
                 }

@@ -6,9 +6,14 @@
 //! the I/O thread's time. What a connection's refusals have cost is saved up again before it is
 //! read next; until then its requests wait where they are, in the buffers of the kernel and of the
 //! client, and come in fewer, larger reads.
+//!
+//! All that ask for too much may pause at one time, for longer than what was admitted lasts. So when the crypto threads
+//! run out of work, one that was refused because they had enough is read at once.
 
 use std::cell::Cell;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use crate::limits;
 
@@ -22,11 +27,26 @@ const REFUSAL: Duration = Duration::from_nanos(600);
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     paused: Cell<u32>,
+    /// Of those, the ones that wait for the queues to have room.
+    for_room: Cell<u32>,
+    room: Notify,
+}
+
+/// Why a connection was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// The crypto threads had enough to do.
+    Queues,
+    /// Anything else.
+    Other,
 }
 
 /// One connection that is not read from; until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Paused<'a>(&'a Pace);
+pub(crate) struct Paused<'a> {
+    pace: &'a Pace,
+    reason: Reason,
+}
 
 impl Pace {
     /// How long a connection is to pause after a turn with so many refusals.
@@ -41,15 +61,39 @@ impl Pace {
     }
 
     /// A connection begins to pause.
-    pub(crate) fn pause(&self) -> Paused<'_> {
+    pub(crate) fn pause(&self, reason: Reason) -> Paused<'_> {
         self.paused.set(self.paused.get() + 1);
-        Paused(self)
+        if reason == Reason::Queues {
+            self.for_room.set(self.for_room.get() + 1);
+        }
+        Paused { pace: self, reason }
+    }
+
+    /// The crypto threads run out of work: the connection that has waited for that longest is read now.
+    pub(crate) fn has_room(&self) {
+        if self.for_room.get() > 0 {
+            self.room.notify_one();
+        }
+    }
+}
+
+impl Paused<'_> {
+    /// Waits until the crypto threads run out of work, if it was refused because they had enough.
+    pub(crate) async fn until_room(&self) {
+        match self.reason {
+            Reason::Queues => self.pace.room.notified().await,
+            Reason::Other => std::future::pending().await,
+        }
     }
 }
 
 impl Drop for Paused<'_> {
     fn drop(&mut self) {
-        self.0.paused.set(self.0.paused.get().saturating_sub(1));
+        let Self { pace, reason } = self;
+        pace.paused.set(pace.paused.get().saturating_sub(1));
+        if *reason == Reason::Queues {
+            pace.for_room.set(pace.for_room.get().saturating_sub(1));
+        }
     }
 }
 
@@ -63,7 +107,9 @@ mod tests {
         for connections in [1_usize, 8, 64, 512] {
             for refusals in [1, 64] {
                 let pace = Pace::default();
-                let paused: Vec<_> = (1..connections).map(|_| pace.pause()).collect();
+                let paused: Vec<_> = (1..connections)
+                    .map(|_| pace.pause(Reason::Other))
+                    .collect();
                 let pause = pace.after(refusals);
                 let cost = (TURN + REFUSAL * refusals) * u32::try_from(connections).unwrap();
                 if pause < limits::REFUSED_PAUSE_MAX {
@@ -73,5 +119,28 @@ mod tests {
                 assert!(pace.after(refusals) <= pause);
             }
         }
+    }
+
+    /// Room is for the one that has waited longest of those who were refused for want of it.
+    #[tokio::test]
+    async fn room_ends_the_pause_of_one_that_waits_for_it() {
+        let pace = Pace::default();
+        pace.has_room();
+        let ended = std::cell::RefCell::new(Vec::new());
+        let wait = async |number: u32, reason| {
+            let paused = pace.pause(reason);
+            let waited = tokio::time::timeout(Duration::from_millis(100), paused.until_room());
+            if waited.await.is_ok() {
+                ended.borrow_mut().push(number);
+            }
+        };
+        tokio::join!(
+            wait(1, Reason::Other),
+            wait(2, Reason::Queues),
+            wait(3, Reason::Queues),
+            async { pace.has_room() },
+        );
+        assert_eq!(*ended.borrow(), [2]);
+        assert_eq!((pace.paused.get(), pace.for_room.get()), (0, 0));
     }
 }

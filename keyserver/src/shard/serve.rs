@@ -9,6 +9,7 @@ use keyless_protocol::{ErrorCode, Frame, MAX_PAYLOAD, Opcode, Reply, Request};
 
 use super::Shard;
 use super::conn::Connection;
+use super::pace::Reason;
 use super::stream::Stream;
 use super::turn;
 use crate::admin::metrics::Stage;
@@ -164,7 +165,7 @@ impl<S: Stream> Shard<S> {
         self.metrics().rejected(refusal.reason.name());
         if let Some(retry_after) = refusal.reason.retry_after() {
             // As for any work that does not fit: who floods is read from less often.
-            connection.refused();
+            connection.refused(Reason::Other);
             self.metrics().request(request.opcode, None, "busy");
             connection.reply(&busy(request.id, retry_after, request.extended));
             return;
@@ -190,7 +191,7 @@ impl<S: Stream> Shard<S> {
             self.metrics().rejected("overload");
             let class = Some(admitted.key().class());
             self.metrics().request(request.opcode, class, "busy");
-            connection.refused();
+            connection.refused(Reason::Other);
             let retry_after = self.limits.queue_time;
             connection.reply(&busy(request.id, retry_after, request.extended));
             return;
@@ -381,8 +382,14 @@ impl<S: Stream> Shard<S> {
         } else {
             connection.reply(reply);
         }
-        if matches!(job.outcome, Outcome::Refused(_)) {
-            connection.refused();
+        if let Outcome::Refused(overload) = job.outcome {
+            let in_token = (job.admitted.as_ref()).is_some_and(|it| Tokens::holds(it.key()));
+            let reason = if matches!(overload, Overload::Busy { .. }) && !in_token {
+                Reason::Queues
+            } else {
+                Reason::Other
+            };
+            connection.refused(reason);
         }
         connection.job_ended(job);
     }

@@ -179,7 +179,7 @@ impl<T> Scheduler<T> {
     }
 
     /// The time in which all threads do so much work.
-    fn time_alone(&self, work_ns: u64) -> Duration {
+    pub(super) fn time_alone(&self, work_ns: u64) -> Duration {
         Duration::from_nanos(work_ns / self.bounds.threads.max(1) as u64)
     }
 

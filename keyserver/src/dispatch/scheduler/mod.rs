@@ -168,6 +168,15 @@ impl<T> Scheduler<T> {
         self.len() == 0
     }
 
+    /// The time in which the threads do all that waits, of whatever class.
+    #[must_use]
+    pub fn work_left(&self) -> Duration {
+        let waiting = Class::ALL
+            .into_iter()
+            .map(|class| self.flows.work_ns(class));
+        self.time_alone(waiting.sum())
+    }
+
     /// Turns that what waits would make: more threads than that have nothing to do.
     #[must_use]
     pub fn turns_waiting(&self) -> usize {
