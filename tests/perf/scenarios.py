@@ -296,18 +296,28 @@ def half_open(machine):
         ratios, notes = [], []
         # In turns, because a machine is not equally quiet all the time.
         for _ in range(3):
+            own = [server.durations("total")]
             alone = Load(machine, server, "edge", *options, seconds=8).result()
+            own.append(server.durations("total"))
             established = Load(machine, server, "edge", *options, seconds=8, warmup=4)
             with background(established):
                 time.sleep(0.5)
                 opened = server.metric("keyserver_connections_opened_total")
                 with strangers(machine, server, 2000, 200):
+                    own.append(server.durations("total"))
                     crowd = crowd_beside(server, established)
                     beside = established.result()
+                    own.append(server.durations("total"))
             opened = server.metric("keyserver_connections_opened_total") - opened
             before, after = alone.percentile_ms("p99"), beside.percentile_ms("p99")
             ratios.append(100 * after / before)
-            notes.append(f"{before:.2f} ms alone, {after:.2f} ms beside {crowd:.0f}")
+            quick, slow = (
+                late.since(early).quantile_ms(0.99) for early, late in (own[:2], own[2:])
+            )
+            notes.append(
+                f"{before:.2f} ms alone, {after:.2f} ms beside {crowd:.0f} "
+                f"({quick:.2f} and {slow:.2f} by the server's clock)"
+            )
         yield Row(
             "p99 beside half-open and dripping connections", sorted(ratios)[1], "% of alone",
             at_most=120,

@@ -383,11 +383,12 @@ impl<S: Stream> Shard<S> {
             connection.reply(reply);
         }
         if let Outcome::Refused(overload) = job.outcome {
-            let in_token = (job.admitted.as_ref()).is_some_and(|it| Tokens::holds(it.key()));
-            let reason = if matches!(overload, Overload::Busy { .. }) && !in_token {
-                Reason::Queues
-            } else {
-                Reason::Other
+            // Tokens have queues of their own, and credentials one for the disk.
+            let elsewhere = job.credential.is_some()
+                || (job.admitted.as_ref()).is_some_and(|it| Tokens::holds(it.key()));
+            let reason = match overload {
+                Overload::Busy { .. } if !elsewhere => Reason::Queues,
+                Overload::Busy { .. } | Overload::TooLate => Reason::Other,
             };
             connection.refused(reason);
         }
