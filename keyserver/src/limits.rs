@@ -74,15 +74,22 @@ pub const QUEUE_TIME: Duration = Duration::from_millis(8);
 #[must_use]
 pub const fn target(class: Class) -> Duration {
     match class {
-        Class::P256 | Class::P384 | Class::P521 | Class::Ed25519 | Class::MlDsa => {
-            Duration::from_millis(5)
-        }
+        Class::P256 | Class::P384 | Class::P521 | Class::Ed25519 | Class::MlDsa => BRIEF_TARGET,
         Class::Rsa2048 => Duration::from_millis(10),
         Class::Rsa3072 | Class::Rsa4096 => Duration::from_millis(20),
         // One operation with 8192 bits takes 9 ms.
         Class::RsaOther => Duration::from_millis(100),
     }
 }
+
+/// What classes promise whose requests wait for the I/O thread rather than in the queue.
+pub const BRIEF_TARGET: Duration = Duration::from_millis(5);
+
+/// How often an I/O thread looks whether its connections have too much under way for that.
+pub const WINDOW_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Jobs under way on an I/O thread that are not too many, however long they take: twice what a connection may have.
+pub const WINDOW_JOBS: usize = 2 * IN_FLIGHT_PER_CONNECTION;
 
 /// As many jobs as a connection may have in flight may wait beyond that on a small machine, but no more
 /// than this work: 256 times RSA-4096 on one thread with lanes.

@@ -169,6 +169,7 @@ impl Drop for Job {
 #[derive(Debug)]
 pub(crate) struct JobPool {
     shard: usize,
+    all: usize,
     free: Vec<Box<Job>>,
     /// Jobs that have not been made yet.
     unmade: usize,
@@ -184,6 +185,7 @@ impl JobPool {
     pub(crate) fn new(shard: usize, jobs: usize) -> Self {
         Self {
             shard,
+            all: jobs,
             free: Vec::with_capacity(jobs),
             unmade: jobs,
             held: vec![0; limits::JOB_ACCOUNTS].into_boxed_slice(),
@@ -206,6 +208,11 @@ impl JobPool {
         *held += 1;
         job.client = client;
         Some(job)
+    }
+
+    /// Jobs that have not come back.
+    pub(crate) fn under_way(&self) -> usize {
+        self.all - self.unmade - self.free.len()
     }
 
     /// Whether another job of this client may open a ciphertext. If it does, [`Self::opens`] counts it.

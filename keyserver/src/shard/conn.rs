@@ -512,7 +512,7 @@ impl<S: Stream> Connection<S> {
     }
 
     fn has_room(&self, shard: &Shard<S>) -> bool {
-        self.in_flight.get() < shard.limits().in_flight_per_connection
+        self.in_flight.get() < shard.window().size()
             && self.outbox.borrow().bytes().len() < shard.limits().output_bytes
     }
 

@@ -22,6 +22,7 @@ mod tickets;
 mod turn;
 #[cfg(feature = "uring")]
 mod uring;
+mod window;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -42,6 +43,7 @@ pub use self::table::ConnectionId;
 use self::table::Table;
 pub(crate) use self::thread::{Backend, ShardHandle, choose_backend, spawn};
 use self::turn::LongTurns;
+use self::window::Window;
 use crate::admin::metrics::Metrics;
 use crate::config;
 use crate::delegation::Keeper;
@@ -102,6 +104,7 @@ pub(crate) struct Shard<S> {
     refusals: RefusalLog,
     pace: Pace,
     long_turns: LongTurns,
+    window: Window,
     handshakes: Handshakes,
     draining: Cell<bool>,
     /// Past this, connections that are left are cut.
@@ -122,6 +125,7 @@ impl<S: Stream> Shard<S> {
             refusals: RefusalLog::default(),
             pace: Pace::default(),
             long_turns: LongTurns::default(),
+            window: Window::new(limits.in_flight_per_connection, clock::now()),
             handshakes: Handshakes::new(handshakes),
             draining: Cell::new(false),
             cut_at: Cell::new(None),
@@ -322,6 +326,10 @@ impl<S: Stream> Shard<S> {
 
     fn long_turns(&self) -> &LongTurns {
         &self.long_turns
+    }
+
+    fn window(&self) -> &Window {
+        &self.window
     }
 
     fn limits(&self) -> &config::Limits {

@@ -282,9 +282,16 @@ impl<S: Stream> Shard<S> {
             return;
         };
         self.conclude(&mut job);
-        let total = clock::now().saturating_duration_since(job.admitted_at);
+        let now = clock::now();
+        let total = now.saturating_duration_since(job.admitted_at);
         self.metrics().observe_stage(Stage::Total, total);
-        self.pool.borrow_mut().release(job);
+        let mut pool = self.pool.borrow_mut();
+        // Tokens and disks take their own time.
+        if job.outcome == Outcome::Done && !job.is_recorded && !is_in_token(&job) {
+            self.window()
+                .answered(job.class, total, pool.under_way(), now);
+        }
+        pool.release(job);
     }
 
     /// Sends on what has to be on disk before it is answered: an opened ciphertext to the ledger, a credential to
@@ -384,8 +391,7 @@ impl<S: Stream> Shard<S> {
         }
         if let Outcome::Refused(overload) = job.outcome {
             // Tokens have queues of their own, and credentials one for the disk.
-            let elsewhere = job.credential.is_some()
-                || (job.admitted.as_ref()).is_some_and(|it| Tokens::holds(it.key()));
+            let elsewhere = job.credential.is_some() || is_in_token(job);
             let reason = match overload {
                 Overload::Busy { .. } if !elsewhere => Reason::Queues,
                 Overload::Busy { .. } | Overload::TooLate => Reason::Other,
@@ -398,6 +404,11 @@ impl<S: Stream> Shard<S> {
     pub(super) fn fail(&self, connection: &Connection<S>, request: &Request<'_>, code: ErrorCode) {
         connection.reply(&failure(request.id, code, request.extended));
     }
+}
+
+/// Whether the key of a job is in a token.
+fn is_in_token(job: &Job) -> bool {
+    (job.admitted.as_ref()).is_some_and(|admitted| Tokens::holds(admitted.key()))
 }
 
 /// A page of the key list, if it was asked for in the right form.
