@@ -72,6 +72,8 @@ pub(crate) struct Connection<S> {
     /// Sweeps since the last byte came.
     quiet_sweeps: Cell<u8>,
     in_flight: Cell<usize>,
+    /// It has as much in flight as it may, or had, and not yet half of that has been answered.
+    is_full: Cell<bool>,
     /// Of those, the ones that open a ciphertext.
     opening: Cell<usize>,
     /// When the last deadline passes of what was in flight.
@@ -121,6 +123,7 @@ impl<S: Stream> Connection<S> {
             request_is_secret: Cell::new(false),
             quiet_sweeps: Cell::new(0),
             in_flight: Cell::new(0),
+            is_full: Cell::new(false),
             opening: Cell::new(0),
             answers_by: Cell::new(handshake_deadline),
             refused: Cell::new(0),
@@ -512,8 +515,11 @@ impl<S: Stream> Connection<S> {
     }
 
     fn has_room(&self, shard: &Shard<S>) -> bool {
-        self.in_flight.get() < shard.window().size()
-            && self.outbox.borrow().bytes().len() < shard.limits().output_bytes
+        let (in_flight, window) = (self.in_flight.get(), shard.window().size());
+        // Once it is full it empties by half first, so that requests are taken up in turns and not one by one.
+        let is_full = in_flight >= window || (self.is_full.get() && in_flight > window / 2);
+        self.is_full.set(is_full);
+        !is_full && self.outbox.borrow().bytes().len() < shard.limits().output_bytes
     }
 
     /// Whether a cap keeps frames from being served. Reading on would only pile up more.
