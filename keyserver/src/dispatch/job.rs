@@ -67,6 +67,8 @@ pub(crate) struct Job {
     pub(crate) credential: Option<Box<Pending>>,
     /// Whether the ledger has decided about it, or its credential is written down.
     pub(crate) is_recorded: bool,
+    /// It waits for nobody but the threads, and counts in the window of its connection.
+    pub(crate) in_window: bool,
     /// The queue it waits in.
     pub(crate) class: Class,
     /// On whose account.
@@ -106,6 +108,7 @@ impl Job {
             exchange: None,
             credential: None,
             is_recorded: false,
+            in_window: false,
             class: Class::Ed25519,
             client: Client {
                 number: 0,

@@ -72,10 +72,12 @@ pub(crate) struct Connection<S> {
     /// Sweeps since the last byte came.
     quiet_sweeps: Cell<u8>,
     in_flight: Cell<usize>,
-    /// It has as much in flight as it may, or had, and not yet half of that has been answered.
-    is_full: Cell<bool>,
     /// Of those, the ones that open a ciphertext.
     opening: Cell<usize>,
+    /// And the ones that count in the window.
+    in_window: Cell<usize>,
+    /// The window is full, or was, and not yet half of it has been answered.
+    is_full: Cell<bool>,
     /// When the last deadline passes of what was in flight.
     answers_by: Cell<Instant>,
     /// Requests refused for overload since the last pause, and as many for what else was done for nothing.
@@ -123,8 +125,9 @@ impl<S: Stream> Connection<S> {
             request_is_secret: Cell::new(false),
             quiet_sweeps: Cell::new(0),
             in_flight: Cell::new(0),
-            is_full: Cell::new(false),
             opening: Cell::new(0),
+            in_window: Cell::new(0),
+            is_full: Cell::new(false),
             answers_by: Cell::new(handshake_deadline),
             refused: Cell::new(0),
             refused_otherwise: Cell::new(false),
@@ -502,6 +505,8 @@ impl<S: Stream> Connection<S> {
         self.in_flight.set(self.in_flight.get() + 1);
         self.opening
             .set(self.opening.get() + usize::from(job.exchange.is_some()));
+        self.in_window
+            .set(self.in_window.get() + usize::from(job.in_window));
         self.answers_by.set(self.answers_by.get().max(job.deadline));
     }
 
@@ -510,16 +515,25 @@ impl<S: Stream> Connection<S> {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
         let opened = usize::from(job.exchange.is_some());
         self.opening.set(self.opening.get().saturating_sub(opened));
+        let counted = usize::from(job.in_window);
+        self.in_window
+            .set(self.in_window.get().saturating_sub(counted));
         self.to_write.raise();
         self.may_read.raise();
     }
 
     fn has_room(&self, shard: &Shard<S>) -> bool {
-        let (in_flight, window) = (self.in_flight.get(), shard.window().size());
-        // Once it is full it empties by half first, so that requests are taken up in turns and not one by one.
-        let is_full = in_flight >= window || (self.is_full.get() && in_flight > window / 2);
-        self.is_full.set(is_full);
-        !is_full && self.outbox.borrow().bytes().len() < shard.limits().output_bytes
+        let (most, window) = (
+            shard.limits().in_flight_per_connection,
+            shard.window().size(),
+        );
+        // Once a window is full it empties by half first, so that requests are taken up in turns and not one by one.
+        let counted = self.in_window.get();
+        let empties = window < most && self.is_full.get() && counted > window / 2;
+        self.is_full.set(counted >= window || empties);
+        self.in_flight.get() < most
+            && !self.is_full.get()
+            && self.outbox.borrow().bytes().len() < shard.limits().output_bytes
     }
 
     /// Whether a cap keeps frames from being served. Reading on would only pile up more.

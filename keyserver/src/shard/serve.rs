@@ -213,6 +213,9 @@ impl<S: Stream> Shard<S> {
         job.exchange = task.exchange;
         job.credential = credential;
         job.is_recorded = false;
+        // Tokens and disks take their own time.
+        job.in_window =
+            job.exchange.is_none() && job.credential.is_none() && !Tokens::holds(admitted.key());
         job.input.extend_from_slice(task.input.as_ref());
         job.admitted = Some(admitted);
         job.admitted_at = now;
@@ -286,8 +289,7 @@ impl<S: Stream> Shard<S> {
         let total = now.saturating_duration_since(job.admitted_at);
         self.metrics().observe_stage(Stage::Total, total);
         let mut pool = self.pool.borrow_mut();
-        // Tokens and disks take their own time.
-        if job.outcome == Outcome::Done && !job.is_recorded && !is_in_token(&job) {
+        if job.outcome == Outcome::Done && job.in_window {
             self.window()
                 .answered(job.class, total, pool.under_way(), now);
         }
