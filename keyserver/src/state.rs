@@ -25,6 +25,9 @@ use crate::{clock, limits};
 /// told that the server is well.
 pub const STUCK_AFTER: Duration = Duration::from_secs(5);
 
+/// How long a reload waits for another that is under way.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Shared by every thread, for the life of the server.
 #[derive(Debug)]
 pub struct ServerState {
@@ -50,6 +53,8 @@ pub struct ServerState {
     prover: Prover,
     started: SystemTime,
     reloading: Mutex<()>,
+    /// A signal waits for the reload that is under way.
+    signal_waits: AtomicBool,
 }
 
 /// What a reload changed.
@@ -113,6 +118,7 @@ impl ServerState {
             prover,
             started: clock::wall(),
             reloading: Mutex::new(()),
+            signal_waits: AtomicBool::new(false),
         }))
     }
 
@@ -123,22 +129,48 @@ impl ServerState {
     /// # Errors
     ///
     /// [`LoadError`] when anything cannot be used. Nothing has changed then; the failure is logged
-    /// and visible in `keyserver_config_last_reload_successful`. Also when another reload is under way, which may have read
-    /// the files before they were last changed: it is logged, and to be asked for again.
+    /// and visible in `keyserver_config_last_reload_successful`. Also when another reload is under way for longer than two seconds,
+    /// which may have read the files before they were last changed: it is logged, and to be asked for again.
     pub fn reload(&self) -> Result<ReloadReport, LoadError> {
-        // One at a time. Nobody waits for another, which may wait for a disk that does not answer: each would keep one of
-        // the few places of the control socket. The mutex guards no data, so a panic under it spoils nothing.
-        let _one_at_a_time = match self.reloading.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                let what = "a reload is under way: ask again when it has ended";
-                tracing::error!("not reloaded: {what}");
-                return Err(LoadError::State(StateError {
-                    what: what.to_owned(),
-                }));
+        // Nobody waits for long for another, which may wait for a disk that does not answer: each would keep one of the few
+        // places of the control socket.
+        let until = clock::now() + RELOAD_PATIENCE;
+        let turn = loop {
+            match self.reloading.try_lock() {
+                Ok(turn) => break turn,
+                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) if clock::now() < until => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let what = "a reload is under way: ask again when it has ended";
+                    tracing::error!("not reloaded: {what}");
+                    return Err(LoadError::State(StateError {
+                        what: what.to_owned(),
+                    }));
+                }
             }
         };
+        self.reload_in_turn(turn)
+    }
+
+    /// The same for a signal, which cannot be told to ask again: one waits for a reload that is under way, however long.
+    /// Nothing, when one waits already: it reads what is there when its turn comes.
+    pub fn reload_at_signal(&self) -> Option<Result<ReloadReport, LoadError>> {
+        if self.signal_waits.swap(true, Ordering::SeqCst) {
+            return None;
+        }
+        let turn = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // A signal that comes from now on may be about files that this reload has read.
+        self.signal_waits.store(false, Ordering::SeqCst);
+        Some(self.reload_in_turn(turn))
+    }
+
+    /// The mutex guards no data, so a panic under it spoils nothing.
+    fn reload_in_turn(&self, _turn: MutexGuard<'_, ()>) -> Result<ReloadReport, LoadError> {
         let old = self.snapshot.load_full();
         let result = self.replace(&old);
         self.metrics.reload(result.is_ok());

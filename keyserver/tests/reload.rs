@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use accel::{Engine, EngineChoice, EngineConfig, VerifyRate};
@@ -134,8 +134,21 @@ fn a_second_reload_is_refused_while_one_is_under_way() {
     let second = reload().recv_timeout(Duration::from_secs(20));
     let error = second.expect("it waits for the first").unwrap_err();
     assert!(error.to_string().contains("under way"), "{error}");
+    // Signals cannot be told so: one of them waits, and reads what is there then.
+    let signals = [(); 2].map(|()| {
+        let (state, (done, outcome)) = (Arc::clone(&state), channel());
+        std::thread::spawn(move || drop(done.send(state.reload_at_signal())));
+        outcome
+    });
+    let waits = |outcome: &Receiver<_>| outcome.recv_timeout(Duration::from_millis(200)).is_err();
+    let waiting: Vec<_> = signals.into_iter().filter(waits).collect();
+    assert_eq!(waiting.len(), 1);
+    fs::remove_file(site.config()).unwrap();
+    fs::write(site.config(), &text).unwrap();
     pipe.write_all(text.as_bytes()).unwrap();
     drop(pipe);
     let report = first.recv_timeout(Duration::from_secs(60)).unwrap();
     assert_eq!(report.unwrap().generation, 2);
+    let report = waiting[0].recv_timeout(Duration::from_secs(60)).unwrap();
+    assert_eq!(report.unwrap().unwrap().generation, 3);
 }

@@ -132,9 +132,11 @@ fn reload(state: &ServerState, notifier: &Notifier) {
         notifier.tell(&[NotifyState::Reloading, now]);
     }
     // Success and failure are both logged and counted where they happen.
-    let status = match state.reload() {
-        Ok(report) => format!("Serving {} keys", report.keys),
-        Err(_) => "Serving; the last reload failed, see the log".to_owned(),
+    let status = match state.reload_at_signal() {
+        // The one that waits tells how it ended.
+        None => return,
+        Some(Ok(report)) => format!("Serving {} keys", report.keys),
+        Some(Err(_)) => "Serving; the last reload failed, see the log".to_owned(),
     };
     notifier.tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
