@@ -26,6 +26,7 @@ use keyless_protocol::delegation::EXPORTER_LEN;
 use keyless_protocol::{EncodeError, ErrorCode, Reply};
 
 use super::Shard;
+use super::in_flight::InFlight;
 use super::outbox::Outbox;
 use super::pace::Reason;
 use super::signal::Signal;
@@ -71,13 +72,7 @@ pub(crate) struct Connection<S> {
     request_is_secret: Cell<bool>,
     /// Sweeps since the last byte came.
     quiet_sweeps: Cell<u8>,
-    in_flight: Cell<usize>,
-    /// Of those, the ones that open a ciphertext.
-    opening: Cell<usize>,
-    /// And the ones that count in the window.
-    in_window: Cell<usize>,
-    /// The window is full, or was, and not yet half of it has been answered.
-    is_full: Cell<bool>,
+    in_flight: InFlight,
     /// When the last deadline passes of what was in flight.
     answers_by: Cell<Instant>,
     /// Requests refused for overload since the last pause, and as many for what else was done for nothing.
@@ -124,10 +119,7 @@ impl<S: Stream> Connection<S> {
             outbox: RefCell::default(),
             request_is_secret: Cell::new(false),
             quiet_sweeps: Cell::new(0),
-            in_flight: Cell::new(0),
-            opening: Cell::new(0),
-            in_window: Cell::new(0),
-            is_full: Cell::new(false),
+            in_flight: InFlight::default(),
             answers_by: Cell::new(handshake_deadline),
             refused: Cell::new(0),
             refused_otherwise: Cell::new(false),
@@ -290,7 +282,7 @@ impl<S: Stream> Connection<S> {
             }
             match self.phase.get() {
                 Phase::Dead => break,
-                Phase::Finishing if self.in_flight.get() == 0 => {
+                Phase::Finishing if !self.in_flight.is_any() => {
                     self.say_goodbye(buffer).await;
                     break;
                 }
@@ -496,43 +488,26 @@ impl<S: Stream> Connection<S> {
 
     /// Whether another of its requests may open a ciphertext. The rest of its room is for what needs no ledger.
     pub(crate) fn may_open(&self, shard: &Shard<S>) -> bool {
-        let most = shard.limits().in_flight_per_connection;
-        self.opening.get() < (most - most / limits::ROOM_WITHOUT_LEDGER).max(1)
+        self.in_flight
+            .may_open(shard.limits().in_flight_per_connection)
     }
 
     /// Counts a request that waits for a crypto thread.
     pub(crate) fn job_started(&self, job: &Job) {
-        self.in_flight.set(self.in_flight.get() + 1);
-        self.opening
-            .set(self.opening.get() + usize::from(job.exchange.is_some()));
-        self.in_window
-            .set(self.in_window.get() + usize::from(job.in_window));
+        self.in_flight.started(job);
         self.answers_by.set(self.answers_by.get().max(job.deadline));
     }
 
     /// Counts it back when its reply is in the outbox.
     pub(crate) fn job_ended(&self, job: &Job) {
-        self.in_flight.set(self.in_flight.get().saturating_sub(1));
-        let opened = usize::from(job.exchange.is_some());
-        self.opening.set(self.opening.get().saturating_sub(opened));
-        let counted = usize::from(job.in_window);
-        self.in_window
-            .set(self.in_window.get().saturating_sub(counted));
+        self.in_flight.ended(job);
         self.to_write.raise();
         self.may_read.raise();
     }
 
     fn has_room(&self, shard: &Shard<S>) -> bool {
-        let (most, window) = (
-            shard.limits().in_flight_per_connection,
-            shard.window().size(),
-        );
-        // Once a window is full it empties by half first, so that requests are taken up in turns and not one by one.
-        let counted = self.in_window.get();
-        let empties = window < most && self.is_full.get() && counted > window / 2;
-        self.is_full.set(counted >= window || empties);
-        self.in_flight.get() < most
-            && !self.is_full.get()
+        let most = shard.limits().in_flight_per_connection;
+        self.in_flight.has_room(most, shard.window().size())
             && self.outbox.borrow().bytes().len() < shard.limits().output_bytes
     }
 
@@ -588,7 +563,7 @@ impl<S: Stream> Connection<S> {
         let over = |deadline: &Cell<Option<Instant>>| deadline.get().is_some_and(|at| at <= now);
         // A disk that hangs may keep an answer for ever; the peer has gone, or will go, elsewhere.
         let is_left_waiting = self.phase.get() == Phase::Finishing
-            && self.in_flight.get() > 0
+            && self.in_flight.is_any()
             && self.answers_by.get() + limits::LINGER <= now;
         let is_late = over(&self.deadline) || over(&self.write_deadline) || is_left_waiting;
         if is_late {

@@ -10,6 +10,7 @@ mod conn;
 mod credentials;
 mod epoll;
 mod handshakes;
+mod in_flight;
 mod outbox;
 mod pace;
 mod refusals;
