@@ -46,25 +46,23 @@ impl Window {
 
     /// An answer is there after so long, with so many jobs under way on this thread.
     pub(crate) fn answered(&self, class: Class, took: Duration, under_way: usize, now: Instant) {
-        let target = limits::target(class);
-        if target > limits::BRIEF_TARGET {
-            // The queue of its class is where it waits.
-            return;
+        // Others wait in the queue of their class. An interval with none but those gives the window back.
+        if limits::target(class) <= limits::BRIEF_TARGET {
+            self.slowest.set(self.slowest.get().max(took));
         }
-        self.slowest.set(self.slowest.get().max(took));
         if now < self.due.get() {
             return;
         }
         let (size, slowest) = (self.size.get(), self.slowest.take());
         self.due.set(now + limits::WINDOW_INTERVAL);
         // Twice the target is promised to what is admitted.
-        let limit = target.mul_f32(1.8);
+        let limit = limits::BRIEF_TARGET.mul_f32(1.8);
         if slowest > limit && under_way > limits::WINDOW_JOBS {
             // In proportion to the time, but by half at most: a machine may have stood still.
             let in_time = size as u128 * limit.as_nanos() / slowest.as_nanos();
             let in_time = usize::try_from(in_time).unwrap_or(size);
             self.size.set(in_time.max(size / 2).max(1));
-        } else if slowest < target.mul_f32(1.4) {
+        } else if slowest < limits::BRIEF_TARGET.mul_f32(1.4) {
             self.size.set((size + size / 8 + 1).min(self.most));
         }
     }
@@ -134,8 +132,9 @@ mod tests {
         assert_eq!(window.size(), 256);
         window.answered(Class::P256, slow, 4000, now + step * 3);
         assert_eq!(window.size(), 128);
+        // Whatever comes after a flood: it is not kept small for those who had no part in it.
         for later in 4..10 {
-            window.answered(Class::P256, Duration::ZERO, 4000, now + step * later);
+            window.answered(Class::Rsa2048, slow, 4000, now + step * later);
         }
         assert_eq!(window.size(), 256);
     }
