@@ -186,8 +186,8 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Connections that it looks at before it pauses: some 10 us of work. Of more than 4,096 connections, one 64th.
 pub const SWEEP_STRETCH: usize = 64;
 
-/// Connections that it closes before it pauses: some 200 us of work. At 4,000 a second, strangers are closed as fast as
-/// one thread can let them in.
+/// Connections that it closes before it pauses: some 200 us of work. Of strangers that come faster than this lets go, the
+/// oldest are closed by the cap on handshakes.
 pub const SWEEP_CLOSED: usize = 4;
 
 /// That pause. Timers have this resolution.

@@ -266,6 +266,8 @@ impl<S: Stream> Shard<S> {
                 if looked_at == stretch || closed == limits::SWEEP_CLOSED {
                     (looked_at, closed) = (0, 0);
                     tokio::time::sleep(limits::SWEEP_PAUSE).await;
+                    // Many that end together make a sweep of seconds, which is no thread that is stuck.
+                    heartbeat.tick();
                 } else if ended {
                     tokio::task::yield_now().await;
                 }
