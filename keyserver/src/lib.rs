@@ -45,6 +45,7 @@ mod server;
 mod shard;
 mod shutdown;
 mod statefile;
+mod turns;
 mod wiped;
 
 pub use server::{Server, StartError};

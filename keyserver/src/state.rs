@@ -1,7 +1,7 @@
 //! What all threads of the server share, and the one way to change it: [`ServerState::reload`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use accel::{Engine, Key, Trust};
@@ -19,6 +19,7 @@ use crate::statefile::StateError;
 use crate::stops::Switchboard;
 use crate::tickets::TicketEnds;
 use crate::tokens::Tokens;
+use crate::turns::{Turn, Turns};
 use crate::{clock, limits};
 
 /// A loop that has not turned for this long is stuck: `/livez` fails, and systemd is no longer
@@ -52,7 +53,7 @@ pub struct ServerState {
     engine: Arc<Engine>,
     prover: Prover,
     started: SystemTime,
-    reloading: Mutex<()>,
+    reloading: Turns,
     /// A signal waits for the reload that is under way.
     signal_waits: AtomicBool,
 }
@@ -117,7 +118,7 @@ impl ServerState {
             engine,
             prover,
             started: clock::wall(),
-            reloading: Mutex::new(()),
+            reloading: Turns::default(),
             signal_waits: AtomicBool::new(false),
         }))
     }
@@ -134,23 +135,13 @@ impl ServerState {
     pub fn reload(&self) -> Result<ReloadReport, LoadError> {
         // Nobody waits for long for another, which may wait for a disk that does not answer: each would keep one of the few
         // places of the control socket.
-        let until = clock::now() + RELOAD_PATIENCE;
-        let turn = loop {
-            match self.reloading.try_lock() {
-                Ok(turn) => break turn,
-                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) if clock::now() < until => {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                Err(TryLockError::WouldBlock) => {
-                    let what = "a reload is under way: ask again when it has ended";
-                    tracing::error!("not reloaded: {what}");
-                    return Err(LoadError::State(StateError {
-                        what: what.to_owned(),
-                    }));
-                }
-            }
-        };
+        let turn = self.reloading.take(RELOAD_PATIENCE, false).ok_or_else(|| {
+            let what = "a reload is under way: ask again when it has ended";
+            tracing::error!("not reloaded: {what}");
+            LoadError::State(StateError {
+                what: what.to_owned(),
+            })
+        })?;
         self.reload_in_turn(turn)
     }
 
@@ -160,17 +151,13 @@ impl ServerState {
         if self.signal_waits.swap(true, Ordering::SeqCst) {
             return None;
         }
-        let turn = self
-            .reloading
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let turn = self.reloading.take(Duration::MAX, false)?;
         // A signal that comes from now on may be about files that this reload has read.
         self.signal_waits.store(false, Ordering::SeqCst);
         Some(self.reload_in_turn(turn))
     }
 
-    /// The mutex guards no data, so a panic under it spoils nothing.
-    fn reload_in_turn(&self, _turn: MutexGuard<'_, ()>) -> Result<ReloadReport, LoadError> {
+    fn reload_in_turn(&self, _turn: Turn<'_>) -> Result<ReloadReport, LoadError> {
         let old = self.snapshot.load_full();
         let result = self.replace(&old);
         self.metrics.reload(result.is_ok());

@@ -1,11 +1,11 @@
-//! Who writes the file of the stops: one at a time, and nobody waits for a disk for longer than a person would.
+//! What one does at a time and a disk may keep waiting: nobody has to wait for it for longer than a person would.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The right to write, which one has at a time.
+/// A right that one has at a time.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     inside: Mutex<Inside>,
     free: Condvar,
 }
@@ -13,20 +13,20 @@ pub(super) struct Turns {
 #[derive(Debug, Default)]
 struct Inside {
     is_taken: bool,
-    /// Somebody gave up waiting: whoever has the turn writes what that one would have.
+    /// Somebody gave up waiting, and left it to whoever has the turn.
     is_owed: bool,
 }
 
 /// Whose turn it is. Dropped, it is the next one's, whatever is owed.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
+pub(crate) struct Turn<'a> {
     turns: &'a Turns,
     is_over: bool,
 }
 
 impl Turns {
-    /// Waits for the turn for so long. Past it, nothing, and the one who has it is left the writing if `leaves_it`.
-    pub(super) fn take(&self, patience: Duration, leaves_it: bool) -> Option<Turn<'_>> {
+    /// Waits for the turn for so long. Past it, nothing, and it is left to the one who has it if `leaves_it`.
+    pub(crate) fn take(&self, patience: Duration, leaves_it: bool) -> Option<Turn<'_>> {
         let (mut inside, _) = self
             .free
             .wait_timeout_while(self.lock(), patience, |inside| inside.is_taken)
@@ -49,9 +49,9 @@ impl Turns {
 }
 
 impl Turn<'_> {
-    /// Ends the turn, unless somebody has left the writing to whoever has it: then it goes on, and `false`. Looking and
+    /// Ends the turn, unless somebody has left something to whoever has it: then it goes on, and `false`. Looking and
     /// ending are one step, so nobody can leave it to a turn that is over.
-    pub(super) fn end(&mut self) -> bool {
+    pub(crate) fn end(&mut self) -> bool {
         let mut inside = self.turns.lock();
         if std::mem::take(&mut inside.is_owed) {
             return false;

@@ -7,7 +7,6 @@
 //! them is answered. Keys are named by SKI and clients by name, which mean the same afterwards.
 
 mod file;
-mod turns;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,9 +17,9 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use keyless_protocol::{ErrorCode, Ski};
 
-use self::turns::{Turn, Turns};
 use crate::clock;
 use crate::policy::Admitted;
+use crate::turns::{Turn, Turns};
 
 pub use crate::statefile::StateError;
 
