@@ -9,6 +9,8 @@
 //! | slot | counted by the breaker; another slot that holds the key takes over |
 //! | library | the module is finalized and initialized again once nobody uses it; one retry |
 //! | terminal | the slot stays shut until its PIN is changed: tokens lock after a few wrong ones |
+//!
+//! A login that fails with a code outside the standard is terminal too, see `keeper.rs`: it may say that the PIN is wrong.
 
 use std::fmt;
 
