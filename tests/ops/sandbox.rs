@@ -5,7 +5,6 @@
 //! says which number a call has, and `allow-only` applies the list and becomes the daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use keyserver_tests::{ClientRule, Fixture, KeyServer, ServerConfig, binaries, parts};
@@ -116,11 +115,6 @@ fn filter() -> Option<String> {
     Some(list.join(","))
 }
 
-/// The helper of this package, built beside the tests.
-fn allow_only() -> PathBuf {
-    Path::new(env!("CARGO_BIN_EXE_allow-only")).to_owned()
-}
-
 fn serves_under_the_filter(backend: &str) {
     let Some(filter) = filter() else { return };
     let fixture = Fixture::new();
@@ -130,7 +124,8 @@ fn serves_under_the_filter(backend: &str) {
         extra: "[shutdown]\nspread = \"0s\"\nlimit = \"5s\"\n".to_owned(),
         ..ServerConfig::default().io_backend(backend)
     };
-    let server = KeyServer::start_under(&[allow_only(), filter.into()], &fixture, &config);
+    let server =
+        KeyServer::start_under(&[binaries::allow_only(), filter.into()], &fixture, &config);
     client::use_server(&fixture, server.address());
     let io = server.metric(&["keyserver_build_info", &format!("io=\"{backend}\"")]);
     assert_eq!(io, Some(1.0), "{}", server.metrics());
@@ -159,7 +154,7 @@ fn the_filter_refuses_what_the_unit_does_not_allow() {
     };
     assert!(without_filter.status.success(), "{without_filter:?}");
     let run = |arguments: &[&str]| {
-        let mut command = Command::new(allow_only());
+        let mut command = Command::new(binaries::allow_only());
         command
             .arg(&filter)
             .args(arguments)

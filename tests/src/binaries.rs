@@ -1,6 +1,6 @@
 //! Where the binaries under test are.
 //!
-//! Cargo tells a test the path of its own package's binaries only, so the others are looked for
+//! Cargo tells a test the path of its own package's binaries only, so these are looked for
 //! beside the test itself: in `target/debug` or `target/release`. One that is missing, or older
 //! than a source file of the packages it is made from, is built first. `KEYSERVER_BIN_DIR` names a
 //! directory to use as it is.
@@ -48,10 +48,14 @@ pub fn c_library() -> PathBuf {
     library("keyserver-capi", "libkeyserver_client.so")
 }
 
-/// Runs a command under a seccomp filter that refuses `io_uring_setup`. It belongs to this package,
-/// so Cargo has built it together with the test.
+/// Runs a command under a seccomp filter that refuses `io_uring_setup`.
 pub fn without_io_uring() -> PathBuf {
-    directory().join("without-io-uring")
+    binary("confined", "without-io-uring")
+}
+
+/// Runs a command under a seccomp filter that refuses all system calls but those it is told.
+pub fn allow_only() -> PathBuf {
+    binary("confined", "allow-only")
 }
 
 /// The root of the source tree.
@@ -131,7 +135,7 @@ fn newest_source() -> SystemTime {
     ]
     .into_iter()
     .chain(["client-lib/examples", "keyserver/src", "loadgen/src"])
-    .chain(["Cargo.lock"])
+    .chain(["tests/confined/src", "Cargo.lock"])
     .map(|path| source_root().join(path))
     .collect();
     let mut newest = SystemTime::UNIX_EPOCH;
