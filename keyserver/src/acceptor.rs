@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -15,7 +16,7 @@ use crate::door::Door;
 use crate::shard::{Command, ShardHandle};
 use crate::shutdown::Draining;
 use crate::state::ServerState;
-use crate::{clock, limits};
+use crate::{clock, limits, os};
 
 /// The listening socket: the one that systemd passed, or a new one.
 ///
@@ -30,9 +31,11 @@ pub(crate) fn listen(address: SocketAddr, backlog: u32) -> io::Result<std::net::
         }
         None => bind(address, backlog)?,
     };
-    // O_NONBLOCK stays on an inherited socket after we are gone. Whoever takes it over next sets
-    // it too.
+    // Both stay on an inherited socket after we are gone. Whoever takes it over next sets them too.
     listener.set_nonblocking(true)?;
+    if let Err(error) = os::defer_accept(listener.as_fd(), limits::SILENCE_IN_KERNEL) {
+        tracing::debug!(%error, "connections are taken before they say anything");
+    }
     Ok(listener)
 }
 

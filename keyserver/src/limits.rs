@@ -265,8 +265,13 @@ pub const REFUSALS_LOGGED_PER_SECOND: u32 = 10;
 /// Pause of the acceptor after it ran out of descriptors or memory.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// The listener's queue of connections that the kernel has completed.
-pub const LISTEN_BACKLOG: u32 = 1024;
+/// The listener's queue of connections that the kernel has completed, and that of those which it keeps because they have
+/// said nothing yet. When the second is full, the kernel answers by cookies, and keeps none back.
+pub const LISTEN_BACKLOG: u32 = 4096;
+
+/// A connection that says nothing stays with the kernel for so long. There it takes some 300 bytes and no time of an I/O
+/// thread; here it would take a TLS session, and its opening and closing some 100 us.
+pub const SILENCE_IN_KERNEL: Duration = Duration::from_secs(15);
 
 /// Default spread of closes while draining, so that clients do not all reconnect at once.
 pub const DRAIN_SPREAD: Duration = Duration::from_secs(10);

@@ -1,9 +1,10 @@
-//! What the operating system is asked for directly: where a thread runs and how urgently, and that nobody
-//! may look into the process.
+//! What the operating system is asked for directly: where a thread runs and how urgently, that nobody
+//! may look into the process, and that connections wait with it until they say something.
 //!
-//! The one file of the daemon with `unsafe`: neither the standard library nor nix offers `getpriority`,
-//! `setpriority` and `sched_setattr`.
+//! The one file of the daemon with `unsafe`: neither the standard library nor nix nor socket2 offers `getpriority`,
+//! `setpriority`, `sched_setattr` and `TCP_DEFER_ACCEPT`.
 
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -89,6 +90,34 @@ fn set_thread_slice(slice: Duration) -> std::io::Result<()> {
     // that lives until the call returns, and keeps nothing of it. 0 is the calling thread, and the
     // last 0 says that there are no flags.
     let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
+
+/// Leaves the connections of a listening TCP socket with the kernel until their first byte is there, or until about
+/// so long has passed: it counts in repeats of its own greeting, after 1, 3, 7, 15 seconds and so on (tcp(7)).
+///
+/// # Errors
+///
+/// It is no TCP socket.
+#[expect(unsafe_code, reason = "no safe binding of TCP_DEFER_ACCEPT exists")]
+pub(crate) fn defer_accept(listener: BorrowedFd<'_>, time: Duration) -> std::io::Result<()> {
+    let seconds = libc::c_int::try_from(time.as_secs()).unwrap_or(libc::c_int::MAX);
+    let size = libc::socklen_t::try_from(size_of_val(&seconds)).map_err(std::io::Error::other)?;
+    // SAFETY: setsockopt reads `size` bytes at the pointer, which is an integer of that size that lives until the call
+    // returns, and keeps nothing of it. The descriptor is borrowed, so it is open.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size,
+        )
+    };
     if result == 0 {
         Ok(())
     } else {

@@ -42,7 +42,7 @@ fn error_with(line: &str, instead: &str) -> String {
 fn defaults_are_as_documented() {
     let config = parse(MINIMAL).unwrap();
     assert_eq!(config.listen.address, "127.0.0.1:0".parse().unwrap());
-    assert_eq!(config.listen.backlog, 1024);
+    assert_eq!(config.listen.backlog, 4096);
     assert_eq!(config.tls.minimum, TlsVersion::V1_2);
     assert!(!config.tls.require_post_quantum);
     assert_eq!(config.io.backend, IoBackend::Auto);

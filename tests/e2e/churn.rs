@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::proc::{descriptors, resident_bytes, wait_for_descriptors, wait_for_metric};
+use crate::strangers::half_open;
 use crate::{World, on_both_backends};
 
 on_both_backends!(descriptors_and_memory_after_ten_thousand_connections);
@@ -110,7 +111,7 @@ async fn all_kinds(world: &World, total: u32, ski: Ski) {
     let address = world.server.address();
     many(total * 4 / 10, IDLE_AT_ONCE, || connect_and_leave(address)).await;
     many(total * 3 / 10, IDLE_AT_ONCE, || abort_in_the_hello(address)).await;
-    many(total * 2 / 10, IDLE_AT_ONCE, || say_nothing(address)).await;
+    many(total * 2 / 10, IDLE_AT_ONCE, || say_no_more(address)).await;
     let identity = world.identity().resumption(true);
     many(total / 20, HANDSHAKES_AT_ONCE, || {
         abort_with_requests_in_flight(address, identity.clone(), ski)
@@ -154,8 +155,8 @@ async fn abort_in_the_hello(address: SocketAddr) {
 }
 
 /// Until the server loses patience.
-async fn say_nothing(address: SocketAddr) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+async fn say_no_more(address: SocketAddr) {
+    let mut stream = half_open(address).await;
     let mut buffer = [0; 256];
     // Whether it ends with an alert, an end of stream or a reset, it has to end.
     let ended = async {

@@ -15,16 +15,47 @@ use crate::proc::wait_for_metric;
 use crate::{World, on_both_backends};
 
 on_both_backends!(
+    who_says_nothing_stays_with_the_kernel,
     established_clients_are_served_beside_a_crowd_of_strangers,
     the_oldest_handshake_makes_room_for_an_honest_one
 );
 
-/// Two thousand connections that say nothing, and two hundred that say a byte at a time.
+/// Two thousand connections that say one byte and no more, and two hundred that say a byte at a time.
 const SILENT: usize = 2000;
 const DRIPPING: usize = 200;
 
 /// Handshakes that one address may have under way, unless configured.
 const PER_SOURCE: usize = 1024;
+
+/// A stranger who says one byte and no more: with none the kernel would keep him.
+pub(crate) async fn half_open(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&[22]).await.unwrap();
+    stream
+}
+
+async fn who_says_nothing_stays_with_the_kernel(backend: &str) {
+    let world = World::new(backend, &[KeyKind::P256]);
+    let client = world.client().await;
+    let address = world.server.address();
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    // Whoever comes later and means it is served; the others are not here yet.
+    world.client().await.ping(b"let in").await.unwrap();
+    let opened = ["keyserver_connections_opened_total"];
+    assert_eq!(world.server.metric(&opened), Some(2.0));
+    // Nor is one lost that takes its time.
+    silent[50].write_all(&[22]).await.unwrap();
+    wait_for_metric(&world.server, &opened, |count| count == 3.0).await;
+    client.ping(b"still here").await.unwrap();
+    // And nobody stays for ever.
+    let mut byte = [0];
+    let ends = silent[0].read(&mut byte);
+    let ended = tokio::time::timeout(Duration::from_secs(60), ends).await;
+    assert_eq!(ended.unwrap().unwrap_or(0), 0);
+}
 
 async fn established_clients_are_served_beside_a_crowd_of_strangers(backend: &str) {
     // Longer than the crowd takes to come on a busy machine.
@@ -45,7 +76,7 @@ async fn established_clients_are_served_beside_a_crowd_of_strangers(backend: &st
     }
     let mut silent = Vec::new();
     for _ in 0..SILENT {
-        silent.push(TcpStream::connect(address).await.unwrap());
+        silent.push(half_open(address).await);
     }
     let until = Instant::now() + Duration::from_secs(3);
     let mut signed = 0;
@@ -122,7 +153,7 @@ async fn the_oldest_handshake_makes_room_for_an_honest_one(backend: &str) {
     let world = World::with_config(&[KeyKind::P256], &config);
     let mut silent = Vec::new();
     for _ in 0..20 {
-        silent.push(TcpStream::connect(world.server.address()).await.unwrap());
+        silent.push(half_open(world.server.address()).await);
     }
     let surplus = ["keyserver_tls_handshake_failures_total", "surplus"];
     wait_for_metric(&world.server, &surplus, |count| count == 12.0).await;

@@ -24,6 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::proc::{descriptors, wait_for_descriptors};
+use crate::strangers::half_open;
 use crate::{World, on_both_backends};
 
 mod key_updates;
@@ -43,7 +44,7 @@ async fn rule_1_vanishing_clients_take_nobody_along(backend: &str) {
     let before = descriptors(&world.server);
     for round in 0..50 {
         for _ in 0..10 {
-            let stream = TcpStream::connect(world.server.address()).await.unwrap();
+            let stream = half_open(world.server.address()).await;
             stream.set_zero_linger().unwrap(); // A reset, most often while it is still queued.
         }
         // The very next one is served.
@@ -60,10 +61,10 @@ async fn rule_2_descriptors_come_back_from_streams_with_a_read_in_flight(backend
     let lasting = world.client().await;
     let before = descriptors(&world.server);
 
-    // The server waits for bytes of 100 peers that send none, and gives up on all of them.
+    // The server waits for bytes of 100 peers that send no more, and gives up on all of them.
     let mut silent = Vec::new();
     for _ in 0..100 {
-        silent.push(TcpStream::connect(world.server.address()).await.unwrap());
+        silent.push(half_open(world.server.address()).await);
     }
     let mut buffer = [0; 256];
     for stream in &mut silent {

@@ -6,6 +6,8 @@ HALF_OPEN connections say nothing; each is opened again when the server closes i
 send a hello of TLS byte by byte, one every 50 ms. They come from 500 addresses of the loopback
 network, so that what the server allows one address does not stop them. They are spread evenly over
 the time, because this process shares a core with clients that are measured.
+
+It prints a line when it begins, and then how many are open, twice a second.
 """
 
 import itertools
@@ -18,6 +20,8 @@ import time
 TICK_SECONDS = 0.005
 #: A dripping connection says a byte every so many ticks.
 DRIP_TICKS = 10
+#: Between two reports.
+REPORT_TICKS = 100
 #: Of those that are due because this process had no CPU, so many at once.
 OPENED_A_TICK_MAX = 60
 #: A record header and the beginning of a client hello that announces more than will ever come.
@@ -95,6 +99,8 @@ def main():
     due = time.monotonic()
     for number in itertools.count():
         strangers.tick(number)
+        if number % REPORT_TICKS == REPORT_TICKS - 1:
+            print(len(strangers.open), flush=True)
         due = max(due + TICK_SECONDS, time.monotonic())
         time.sleep(max(0, due - time.monotonic()))
 
