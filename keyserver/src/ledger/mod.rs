@@ -23,6 +23,7 @@
 //! | `store` | what is remembered, and how it fails |
 //! | `files` | what is on disk |
 //! | `identity` | which ledger it is |
+//! | `pace` | how often is written |
 //! | `thread` | the thread between the I/O threads and the disk |
 //! | `health` | how it is, for the operator |
 //! | `watch` | the alarm when something is replayed |
@@ -30,6 +31,7 @@
 mod files;
 mod health;
 mod identity;
+mod pace;
 mod rule;
 mod store;
 mod tag;

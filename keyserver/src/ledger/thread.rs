@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use accel::{KeyExchange, Seed};
 
+use super::pace::Pace;
 use super::rule::Verdict;
 use super::store::{LedgerError, Question, Store};
 use super::tag::Tagger;
@@ -22,10 +23,6 @@ const BATCH_MAX: usize = 512;
 
 /// Jobs that may wait for it: those of sixteen I/O threads that all wait for nothing else.
 const WAITING_MAX: usize = 16 * limits::JOBS_PER_SHARD;
-
-/// From the beginning of one write to that of the next. A sync costs some 50 us of CPU time whatever it covers: at
-/// 10,000 decryptions a second this is 1 us of each. Who asks while nothing else goes on does not wait.
-const PACE: Duration = Duration::from_millis(4);
 
 /// Between two attempts to open a ledger again that failed.
 const REOPEN_EVERY: Duration = Duration::from_secs(1);
@@ -143,6 +140,7 @@ struct Clerk {
 impl Clerk {
     fn run(&mut self, waiting: &Receiver<Box<Job>>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
+        let mut pace = Pace::new(clock::now());
         loop {
             match waiting.recv_timeout(limits::HEARTBEAT) {
                 Ok(job) => batch.push(job),
@@ -151,13 +149,12 @@ impl Clerk {
             }
             if !batch.is_empty() {
                 batch.extend(waiting.try_iter().take(BATCH_MAX - 1));
-                let began_at = clock::now();
+                let (jobs, began_at) = (batch.len(), clock::now());
                 self.settle(&batch, began_at);
                 self.give_back(&mut batch);
                 // It sleeps before it waits for the next, not after that has come: while there is enough to do,
                 // nobody has to wake it.
-                let early = (began_at + PACE).saturating_duration_since(clock::now());
-                std::thread::sleep(early);
+                std::thread::sleep(pace.after(jobs, began_at, clock::now()));
             }
             self.mind();
         }
