@@ -57,6 +57,10 @@ pub const ROOM_WITHOUT_LEDGER: usize = 4;
 /// than those of one. (At 300 us P-256 lost 8 % of its rate, and nothing else gained.)
 pub const LET_IN_AFTER: Duration = Duration::from_micros(800);
 
+/// Where they have a CPU together, a crypto thread that has more to do tells an I/O thread of its results when the first
+/// has waited so long.
+pub const GATHERING: Duration = Duration::from_micros(400);
+
 /// Accounts of the clients that have jobs. Clients beyond that many share them.
 pub const JOB_ACCOUNTS: usize = 1024;
 

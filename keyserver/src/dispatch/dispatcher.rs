@@ -122,8 +122,8 @@ impl Dispatcher {
         }
     }
 
-    /// Waits for work. `ended` is the turn that the thread has just finished. While nothing waits, `idle` is called for
-    /// as long as it says that it found something to do, about 100 us each time.
+    /// Waits for work. `ended` is the turn that the thread has just finished. While nothing waits, `idle` is called, at least
+    /// once before the thread sleeps, and for as long as it says that it found something to do, about 100 us each time.
     ///
     /// `heartbeat` beats while it waits, so that silence means a thread stuck in the engine.
     pub(crate) fn take(
@@ -131,13 +131,13 @@ impl Dispatcher {
         ended: Option<Turn>,
         heartbeat: &Heartbeat,
         hands: &mut Hands,
-        idle: Option<&dyn Fn() -> bool>,
+        idle: &mut dyn FnMut() -> bool,
     ) -> Next {
         let mut waiting = self.lock();
         if let Some(turn) = ended {
             waiting.scheduler.end(turn);
         }
-        let mut looked = false;
+        let (mut looked, mut idled) = (false, false);
         loop {
             heartbeat.tick();
             let Hands { batch, late } = hands;
@@ -161,21 +161,20 @@ impl Dispatcher {
                 waiting.looking -= 1;
                 continue;
             }
-            if let Some(idle) = idle {
+            if !idled {
                 waiting.looking += 1;
                 drop(waiting);
-                let busy = idle();
+                idled = !idle();
                 waiting = self.lock();
                 waiting.looking -= 1;
-                if busy || !waiting.scheduler.is_empty() {
-                    continue;
-                }
+                // What came meanwhile woke nobody for this thread.
+                continue;
             }
             waiting.asleep += 1;
             let woken = self.work.wait_timeout(waiting, limits::HEARTBEAT);
             (waiting, _) = woken.unwrap_or_else(PoisonError::into_inner);
             waiting.wake_up();
-            looked = false;
+            (looked, idled) = (false, false);
         }
     }
 
@@ -249,5 +248,73 @@ impl Waiting {
         } else {
             self.asleep = self.asleep.saturating_sub(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use accel::Cost;
+
+    use super::super::job::JobPool;
+    use super::super::scheduler::Client;
+    use super::*;
+    use crate::state::Health;
+
+    /// The last of three threads leaves long work to the others while brief work comes, and sleeps meanwhile.
+    #[test]
+    fn a_thread_that_may_not_take_what_waits_sleeps() {
+        let long = Duration::from_millis(50);
+        let times = Times::new(Class::ALL.map(|class| Cost {
+            single: if class == Class::P256 {
+                Duration::from_micros(12)
+            } else {
+                long
+            },
+            batch: None,
+        }));
+        let bounds = Bounds {
+            threads: 3,
+            queue_time: Duration::from_secs(1),
+            jobs_min: 8,
+            jobs_max: 8,
+        };
+        let dispatcher = Arc::new(Dispatcher::new(times, bounds, Duration::ZERO));
+        let heartbeat = Health::default().watch("test");
+        let client = Client {
+            number: 1,
+            weight: 1,
+        };
+        let (mut pool, mut jobs) = (JobPool::new(0, 16), Vec::new());
+        for class in [Class::P256, Class::Rsa2048, Class::Rsa3072, Class::Rsa4096] {
+            let mut job = pool.take(clock::now(), client).expect("room");
+            job.class = class;
+            job.deadline = clock::now() + Duration::from_secs(60);
+            jobs.push(job);
+        }
+        dispatcher.submit(&mut jobs);
+        assert!(jobs.is_empty());
+        let mut hands = Hands::new();
+        for _ in 0..3 {
+            let next = dispatcher.take(None, &heartbeat, &mut hands, &mut || false);
+            assert!(matches!(next, Next::Turn(_)), "{next:?}");
+        }
+        let third = std::thread::spawn({
+            let dispatcher = Arc::clone(&dispatcher);
+            move || {
+                let (mut hands, mut idles) = (Hands::new(), 0);
+                let next = dispatcher.take(None, &heartbeat, &mut hands, &mut || {
+                    idles += 1;
+                    false
+                });
+                (next, idles)
+            }
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        dispatcher.stop();
+        let (next, idles) = third.join().unwrap();
+        assert_eq!(next, Next::Stop);
+        assert!(idles <= 2, "it looked {idles} times");
     }
 }

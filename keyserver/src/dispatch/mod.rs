@@ -15,6 +15,7 @@
 mod completion;
 mod dispatcher;
 mod job;
+mod results;
 pub mod scheduler;
 #[cfg(feature = "pkcs11")]
 mod token;

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use accel::Class;
 use smallvec::SmallVec;
@@ -12,6 +11,7 @@ use smallvec::SmallVec;
 use super::completion::CompletionRing;
 use super::dispatcher::{Dispatcher, Hands, Next};
 use super::job::{Job, Outcome};
+use super::results::Results;
 use crate::admin::metrics::Stage;
 use crate::ledger::Ledger;
 use crate::placement::Cell;
@@ -65,31 +65,57 @@ fn run(context: &WorkerContext, heartbeat: &Heartbeat) {
     let mut hands = Hands::new();
     let mut brief = Hands::new();
     let mut ended = None;
-    // When the I/O threads of this CPU had last taken all results.
-    let mut let_in_at = clock::now();
+    let mut results = Results::new(&context.completions, context.gives_way);
     let engine = context.state.engine();
-    let prepare = || engine.idle();
-    let idle = engine
-        .precomputes()
-        .then_some(&prepare as &dyn Fn() -> bool);
     loop {
-        match context.dispatcher.take(ended, heartbeat, &mut hands, idle) {
+        let next = context
+            .dispatcher
+            .take(ended, heartbeat, &mut hands, &mut || {
+                results.announce();
+                engine.precomputes() && engine.idle()
+            });
+        match next {
             Next::Turn(turn) => {
+                results.before(turn.time);
                 // A long batch is no reason for brief work to wait: it is run in between, a turn
                 // at a time, so that neither stops the other.
                 run_batch(context, turn.class, &mut hands.batch, &mut || {
                     if let Some(turn) = context.dispatcher.take_brief(&mut brief) {
                         run_batch(context, turn.class, &mut brief.batch, &mut || {});
                     }
-                    hand_back(context, &mut brief, &mut let_in_at);
+                    hand_back(context, &mut brief, &mut results);
+                    results.announce();
                 });
                 ended = Some(turn);
             }
             Next::OnlyLate => ended = None,
-            Next::Stop => return,
+            Next::Stop => {
+                results.announce();
+                return;
+            }
         }
-        hand_back(context, &mut hands, &mut let_in_at);
+        hand_back(context, &mut hands, &mut results);
     }
+}
+
+/// Gives everything in hand to the I/O threads it came from. What the ledger has to decide about goes there, and from
+/// there to its I/O thread, which is not woken twice for it.
+fn hand_back(context: &WorkerContext, hands: &mut Hands, results: &mut Results<'_>) {
+    for job in &mut hands.late {
+        job.outcome = Outcome::TooLate;
+    }
+    for job in hands.batch.drain(..).chain(hands.late.drain(..)) {
+        let job = if job.awaits_ledger() {
+            let Err(refused) = context.ledger.submit(job) else {
+                continue;
+            };
+            refused
+        } else {
+            job
+        };
+        results.add(job);
+    }
+    results.added();
 }
 
 fn run_batch(
@@ -144,49 +170,5 @@ fn run_batch(
     context.state.metrics.observe_stage(Stage::Crypto, spent);
     for (job, outcome) in work.iter().zip(outcomes) {
         *outcome = job.result.map_or_else(Outcome::Failed, |()| Outcome::Done);
-    }
-}
-
-/// Gives everything in hand to the I/O threads it came from, and wakes each of them once. What the ledger has to
-/// decide about goes there, and from there to its I/O thread, which is not woken twice for it.
-fn hand_back(context: &WorkerContext, hands: &mut Hands, let_in_at: &mut Instant) {
-    for job in &mut hands.late {
-        job.outcome = Outcome::TooLate;
-    }
-    let mut touched = 0_u64;
-    for job in hands.batch.drain(..).chain(hands.late.drain(..)) {
-        let job = if job.awaits_ledger() {
-            let Err(refused) = context.ledger.submit(job) else {
-                continue;
-            };
-            refused
-        } else {
-            job
-        };
-        let shard = job.shard;
-        if let Some(ring) = context.completions.get(shard) {
-            ring.push(job);
-            touched |= 1 << (shard % 64);
-        }
-    }
-    let mut is_left = false;
-    for (shard, ring) in context.completions.iter().enumerate() {
-        if touched & (1 << (shard % 64)) != 0 {
-            ring.notify();
-            is_left |= ring.has_waiting();
-        }
-    }
-    if !context.gives_way || touched == 0 {
-        return;
-    }
-    // An I/O thread that is woken runs at once, unless it has just run for long: then the scheduler lets it wait, and
-    // looks again at its next tick only, up to 4 ms later. To give way after each short batch would be as bad, since
-    // many replies cost little more than few.
-    let now = clock::now();
-    if !is_left {
-        *let_in_at = now;
-    } else if now.saturating_duration_since(*let_in_at) > limits::LET_IN_AFTER {
-        std::thread::yield_now();
-        *let_in_at = clock::now();
     }
 }
