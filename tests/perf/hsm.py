@@ -128,6 +128,8 @@ def throughput_in_turns(machine, made, token, operation, use, how):
             for count in BARE_THREADS
         ]
         served = Turn(server.pid, lambda: server.metric("keyserver_hsm_operations_total"))
+        for turn in (served, *bare):
+            turn.stand_still()
         # One runs while the others stand still, on the same core, and they change often: what else goes
         # on in the machine meets all of them.
         rounds = [[turn.rate() for turn in (served, *bare)] for _ in range(12)]
@@ -170,7 +172,11 @@ class Turn:
         self.pid, self.count = pid, count
         # The clock of a process's CPU time, see clock_getcpuclockid(3).
         self.clock = (~pid << 3) | 2
-        os.kill(pid, signal.SIGSTOP)
+
+    def stand_still(self):
+        """Until it is its turn. Not before all others have begun: SoftHSM locks files, and one that is stopped with such
+        a lock keeps others from opening the token."""
+        os.kill(self.pid, signal.SIGSTOP)
 
     def rate(self, seconds=0.4, clock=None):
         """Operations per second of its CPU time, or of another clock, in a turn of this length."""
@@ -182,7 +188,7 @@ class Turn:
             time.sleep(seconds)
             return (self.count() - count) / (time.clock_gettime(clock) - began)
         finally:
-            os.kill(self.pid, signal.SIGSTOP)
+            self.stand_still()
 
 
 @contextmanager
