@@ -217,10 +217,6 @@ pub const SLOT_WAITING_MAX: usize = JOBS_PER_SHARD / 4;
 /// What a client is told to wait after "busy" for a slot: about what a full queue takes that moves.
 pub const SLOT_RETRY_AFTER: Duration = Duration::from_millis(50);
 
-/// How long the replies of a slot are gathered before they are sent, when many requests wait in its queue: about
-/// what each of them has waited there, or less. A module as fast as a processor gets more of the processor.
-pub const SLOT_REPLY_PAUSE: Duration = Duration::from_millis(2);
-
 /// A call into a module that takes longer is taken for hung. Far above what the slowest device needs
 /// for RSA-8192, and short enough to have a new thread before the clients have all gone.
 pub const SLOT_CALL_TIMEOUT: Duration = Duration::from_secs(5);

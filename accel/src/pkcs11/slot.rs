@@ -275,7 +275,7 @@ impl Slot {
         let answer = {
             let mut state = self.lock();
             let waited = !state.waiting.is_empty();
-            let more = state.is_crowded();
+            let patience = state.patience();
             let in_flight = state.in_flight;
             let Some(worker) = state.workers.get_mut(&id) else {
                 return;
@@ -294,9 +294,11 @@ impl Slot {
                     if counts {
                         state.gave(begun.elapsed(), in_flight, waited);
                     }
-                    ticket.map(|ticket| (ticket, Ok(output), more))
+                    ticket.map(|ticket| (ticket, Ok(output), patience))
                 }
-                Ending::Failed(failure) => ticket.map(|ticket| (ticket, Err(failure), false)),
+                Ending::Failed(failure) => {
+                    ticket.map(|ticket| (ticket, Err(failure), Duration::ZERO))
+                }
                 Ending::Again(retried, command) => {
                     if let Some(mut ticket) = ticket {
                         ticket.retried = retried;
@@ -321,8 +323,8 @@ impl Slot {
         if shut {
             self.look();
         }
-        if let Some((ticket, outcome, more)) = answer {
-            ticket.job.finish(outcome, more);
+        if let Some((ticket, outcome, patience)) = answer {
+            ticket.job.finish(outcome, patience);
         }
         part(partings);
     }

@@ -23,6 +23,8 @@ const CROWD: usize = 4;
 /// Results of a device that takes so long are checked by workers without work: the device waits for the next
 /// request meanwhile. Where an operation is quicker, waking another thread costs a good part of what that saves.
 const HAND_OVER_FROM: Duration = Duration::from_millis(2);
+/// However much waits, an answer is not kept for longer: by then eight of a module as fast as a processor leave together.
+const PATIENCE_MAX: Duration = Duration::from_millis(5);
 /// The mean latency follows the last operations, this many.
 const MEAN_OF: u32 = 64;
 /// And a latency counts as at most this multiple of it.
@@ -361,17 +363,30 @@ impl State {
         lost + usize::from(keeper)
     }
 
-    /// Whether so many wait that each has been waiting for several operations.
-    pub(super) fn is_crowded(&self) -> bool {
-        let slow = self.mean >= HAND_OVER_FROM;
-        let crowd = if slow { CROWD / 2 } else { CROWD };
-        self.waiting.len() >= crowd.saturating_mul(self.limiter.limit())
+    /// How long an answer may be kept for those that follow, where so many wait that each has been waiting for several
+    /// operations: a quarter of the time that they wait.
+    pub(super) fn patience(&self) -> Duration {
+        patience(self.mean, self.waiting.len() / self.limiter.limit().max(1))
     }
 
     /// How busy the slot is, in thousandths of its limit.
     pub(super) fn load(&self) -> usize {
         (self.waiting.len() + self.in_flight) * 1000 / self.limiter.limit().max(1)
     }
+}
+
+/// See [`State::patience`], where so many wait for each place.
+fn patience(mean: Duration, waiting: usize) -> Duration {
+    let crowd = if mean >= HAND_OVER_FROM {
+        CROWD / 2
+    } else {
+        CROWD
+    };
+    if waiting < crowd {
+        return Duration::ZERO;
+    }
+    let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+    (mean.saturating_mul(waiting) / 4).min(PATIENCE_MAX)
 }
 
 #[cfg(test)]
@@ -423,5 +438,15 @@ mod tests {
             state.gave(Duration::from_micros(latency), 1, true);
         }
         assert!(state.mean < HAND_OVER_FROM, "{:?}", state.mean);
+    }
+
+    #[test]
+    fn an_answer_is_kept_for_a_quarter_of_the_wait_at_most() {
+        let (quick, slow) = (Duration::from_micros(600), Duration::from_millis(50));
+        assert_eq!(patience(quick, 3), Duration::ZERO);
+        assert_eq!(patience(quick, 8), quick * 2);
+        assert_eq!(patience(quick, 100), PATIENCE_MAX);
+        assert_eq!(patience(slow, 1), Duration::ZERO);
+        assert_eq!(patience(slow, 2), PATIENCE_MAX);
     }
 }

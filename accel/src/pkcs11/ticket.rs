@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::error::TokenFailure;
 use super::token_key::Routes;
@@ -22,9 +22,10 @@ pub trait TokenJob: Send {
     /// Takes the answer. Called exactly once: from a thread of the pool, from the watchdog that gives up on a
     /// hung call, or from `submit` itself when no slot can be used. Must not block.
     ///
-    /// `more` says that many others wait in the same slot, several operations long each, and that it works: their
-    /// answers follow soon, so it may be worth while to pass several on together.
-    fn finish(self: Box<Self>, outcome: Result<&[u8], TokenFailure>, more: bool);
+    /// `patience` is not zero when many others wait in the same slot, several operations long each, and it works: their
+    /// answers follow soon, so it may be worth while to pass several on together, those that come within that time. It
+    /// is a quarter of what each of them has to wait, or less.
+    fn finish(self: Box<Self>, outcome: Result<&[u8], TokenFailure>, patience: Duration);
 }
 
 /// Which classes of failure a request has been retried for.
@@ -68,7 +69,7 @@ pub(super) enum Parting {
 impl Parting {
     pub(super) fn carry_out(self) {
         match self {
-            Self::Answer(ticket, failure) => ticket.job.finish(Err(failure), false),
+            Self::Answer(ticket, failure) => ticket.job.finish(Err(failure), Duration::ZERO),
             Self::Elsewhere(ticket) => Routes::elsewhere(ticket),
         }
     }

@@ -119,7 +119,7 @@ impl Routes {
         ticket.failed |= 1 << ticket.at;
         ticket.retried = Retried::default();
         if let Err((ticket, reason)) = Self::dispatch(ticket) {
-            ticket.job.finish(Err(reason), false);
+            ticket.job.finish(Err(reason), Duration::ZERO);
         }
     }
 }
@@ -196,7 +196,7 @@ impl TokenKey {
             Ok(()) => Ok(()),
             Err((ticket, TokenFailure::Busy)) => Err(ticket.job),
             Err((ticket, reason)) => {
-                ticket.job.finish(Err(reason), false);
+                ticket.job.finish(Err(reason), Duration::ZERO);
                 Ok(())
             }
         }
@@ -288,7 +288,7 @@ impl TokenJob for Waiting {
         self.deadline
     }
 
-    fn finish(self: Box<Self>, outcome: Result<&[u8], TokenFailure>, _more: bool) {
+    fn finish(self: Box<Self>, outcome: Result<&[u8], TokenFailure>, _: Duration) {
         let outcome = outcome.map(|result| Zeroizing::new(result.to_vec()));
         // The other side waits until this arrives.
         let _ = self.reply.try_send(outcome);

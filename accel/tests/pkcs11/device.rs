@@ -284,7 +284,7 @@ impl TokenJob for Waiting {
         self.deadline
     }
 
-    fn finish(self: Box<Self>, outcome: Result<&[u8], TokenFailure>, _more: bool) {
+    fn finish(self: Box<Self>, outcome: Result<&[u8], TokenFailure>, _: Duration) {
         self.reply.send(outcome.map(<[u8]>::to_vec)).unwrap();
     }
 }

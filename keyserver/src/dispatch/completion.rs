@@ -1,11 +1,15 @@
 //! Finished jobs on their way back to the I/O thread that owns the connection.
 
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::Notify;
 
 use super::job::Job;
+
+/// Nothing was put in by a slot that works on more.
+const NOT_AT_ALL: u32 = u32::MAX;
 
 /// A bounded ring with one reader. It has a place for every job of the reader's pool, so a push
 /// always finds room: the place was reserved when the job was taken from the pool.
@@ -13,9 +17,10 @@ use super::job::Job;
 pub(crate) struct CompletionRing {
     ring: ArrayQueue<Box<Job>>,
     ready: Notify,
-    /// Something was put in by a slot that works on more.
-    more: AtomicBool,
-    /// The reader looks again by itself, after [`crate::limits::SLOT_REPLY_PAUSE`].
+    /// Something was put in by a slot that works on more: the least time that it may be kept for, in microseconds.
+    /// Otherwise [`NOT_AT_ALL`].
+    patience_us: AtomicU32,
+    /// The reader looks again by itself, when that has passed.
     pausing: AtomicBool,
 }
 
@@ -25,7 +30,7 @@ impl CompletionRing {
         Self {
             ring: ArrayQueue::new(jobs),
             ready: Notify::new(),
-            more: AtomicBool::new(false),
+            patience_us: AtomicU32::new(NOT_AT_ALL),
             pausing: AtomicBool::new(false),
         }
     }
@@ -45,8 +50,9 @@ impl CompletionRing {
     /// by one, and waking the reader for each would take a good part of the time that a fast module needs for
     /// the next. While they wait here they do not wait in its queue, which never runs empty meanwhile.
     #[cfg(any(test, feature = "pkcs11"))]
-    pub(crate) fn notify_in_time(&self) {
-        self.more.store(true, Ordering::Relaxed);
+    pub(crate) fn notify_in_time(&self, patience: Duration) {
+        let micros = u32::try_from(patience.as_micros()).unwrap_or(NOT_AT_ALL - 1);
+        self.patience_us.fetch_min(micros, Ordering::Relaxed);
         // After the push, as the reader takes after `resume`: one of the two sees what the other did.
         fence(Ordering::SeqCst);
         if !self.pausing.load(Ordering::Relaxed) {
@@ -54,12 +60,13 @@ impl CompletionRing {
         }
     }
 
-    /// For the reader, when it has taken all there was: whether more will follow soon. It must then come back
-    /// after the pause without being woken, and say so by [`Self::resume`].
-    pub(crate) fn pause(&self) -> bool {
-        let more = self.more.swap(false, Ordering::Relaxed);
-        self.pausing.store(more, Ordering::Relaxed);
-        more
+    /// For the reader, when it has taken all there was: how long to pause, if more will follow soon. It must then come
+    /// back after that without being woken, and say so by [`Self::resume`].
+    pub(crate) fn pause(&self) -> Option<Duration> {
+        let micros = self.patience_us.swap(NOT_AT_ALL, Ordering::Relaxed);
+        let patience = (micros != NOT_AT_ALL).then(|| Duration::from_micros(micros.into()));
+        self.pausing.store(patience.is_some(), Ordering::Relaxed);
+        patience
     }
 
     /// The reader is back, and takes what there is after this.
@@ -86,9 +93,9 @@ impl CompletionRing {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    const SOON: Duration = Duration::from_millis(3);
 
     async fn is_woken(ring: &CompletionRing) -> bool {
         tokio::time::timeout(Duration::from_millis(1), ring.ready())
@@ -100,20 +107,20 @@ mod tests {
     #[tokio::test]
     async fn a_pause_ends_early_only_for_what_has_no_successor() {
         let ring = CompletionRing::new(1);
-        assert!(!ring.pause(), "nothing has come");
-        ring.notify_in_time();
+        assert_eq!(ring.pause(), None, "nothing has come");
+        ring.notify_in_time(SOON);
         assert!(is_woken(&ring).await, "the first is waited for");
-        assert!(ring.pause(), "and more will follow");
-        ring.notify_in_time();
+        assert_eq!(ring.pause(), Some(SOON), "and more will follow");
+        ring.notify_in_time(SOON);
         assert!(!is_woken(&ring).await);
         ring.notify();
         assert!(is_woken(&ring).await);
         ring.resume();
-        ring.notify_in_time();
+        ring.notify_in_time(SOON);
         assert!(is_woken(&ring).await);
-        assert!(ring.pause());
-        assert!(!ring.pause(), "none has come since");
-        ring.notify_in_time();
+        assert_eq!(ring.pause(), Some(SOON));
+        assert_eq!(ring.pause(), None, "none has come since");
+        ring.notify_in_time(SOON);
         assert!(is_woken(&ring).await, "it pauses no more");
     }
 }

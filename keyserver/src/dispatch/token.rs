@@ -13,7 +13,7 @@
 //! is stuck in the module, and a job that is dropped unfinished is handed back by its destructor.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use accel::pkcs11::{TokenFailure, TokenJob, TokenKey};
 use accel::{JobError, Key, Operation};
@@ -47,7 +47,7 @@ pub(crate) fn submit(job: Box<Job>, ring: &Arc<CompletionRing>) -> Option<Box<Jo
         ring: Arc::clone(ring),
     };
     if let Err(error) = checked {
-        job.hand_back(Outcome::Failed(error), false);
+        job.hand_back(Outcome::Failed(error), Duration::ZERO);
         return None;
     }
     match job.challenge() {
@@ -59,7 +59,7 @@ pub(crate) fn submit(job: Box<Job>, ring: &Arc<CompletionRing>) -> Option<Box<Jo
 
 fn send(token: &TokenKey, job: Box<dyn TokenJob>) {
     if let Err(refused) = token.submit(job) {
-        refused.finish(Err(TokenFailure::Busy), false);
+        refused.finish(Err(TokenFailure::Busy), Duration::ZERO);
     }
 }
 
@@ -89,15 +89,15 @@ impl SlotJob {
         self.key()?.key_exchange_challenge()
     }
 
-    /// `more` will follow soon.
-    fn hand_back(&mut self, outcome: Outcome, more: bool) {
+    /// With `patience` others will follow within it.
+    fn hand_back(&mut self, outcome: Outcome, patience: Duration) {
         if let Some(mut job) = self.job.take() {
             job.outcome = outcome;
             self.ring.push(job);
-            if more {
-                self.ring.notify_in_time();
-            } else {
+            if patience.is_zero() {
                 self.ring.notify();
+            } else {
+                self.ring.notify_in_time(patience);
             }
         }
     }
@@ -123,7 +123,7 @@ impl TokenJob for FirstExchange {
         self.job.deadline()
     }
 
-    fn finish(self: Box<Self>, result: Result<&[u8], TokenFailure>, more: bool) {
+    fn finish(self: Box<Self>, result: Result<&[u8], TokenFailure>, patience: Duration) {
         let job = Box::new(self.job);
         let key = job.key().cloned();
         match (result, &key, key.as_ref().and_then(|key| key.token())) {
@@ -131,8 +131,8 @@ impl TokenJob for FirstExchange {
                 key.prepare_key_exchange(opened);
                 send(token, job);
             }
-            (Ok(_), ..) => job.finish(Err(TokenFailure::Unavailable), more),
-            (Err(failure), ..) => job.finish(Err(failure), more),
+            (Ok(_), ..) => job.finish(Err(TokenFailure::Unavailable), patience),
+            (Err(failure), ..) => job.finish(Err(failure), patience),
         }
     }
 }
@@ -154,7 +154,7 @@ impl TokenJob for SlotJob {
             .map_or_else(clock::now, |job| job.deadline)
     }
 
-    fn finish(mut self: Box<Self>, result: Result<&[u8], TokenFailure>, more: bool) {
+    fn finish(mut self: Box<Self>, result: Result<&[u8], TokenFailure>, patience: Duration) {
         let outcome = match result {
             Ok(output) => self.job.as_deref_mut().map_or(Outcome::Done, |job| {
                 job.output.clear();
@@ -168,12 +168,12 @@ impl TokenJob for SlotJob {
             Err(TokenFailure::Deadline) => Outcome::TooLate,
             Err(TokenFailure::Unavailable) => Outcome::Unavailable,
         };
-        self.hand_back(outcome, more);
+        self.hand_back(outcome, patience);
     }
 }
 
 impl Drop for SlotJob {
     fn drop(&mut self) {
-        self.hand_back(Outcome::Unavailable, false);
+        self.hand_back(Outcome::Unavailable, Duration::ZERO);
     }
 }

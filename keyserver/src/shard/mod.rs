@@ -218,11 +218,11 @@ impl<S: Stream> Shard<S> {
                 if self.context.dispatcher.runs_low() {
                     self.pace.has_room();
                 }
-                if !completions.pause() {
+                let Some(patience) = completions.pause() else {
                     break;
-                }
+                };
                 // Ends early for whatever is not of such a slot.
-                let _ = tokio::time::timeout(limits::SLOT_REPLY_PAUSE, completions.ready()).await;
+                let _ = tokio::time::timeout(patience, completions.ready()).await;
                 completions.resume();
             }
         }
