@@ -9,10 +9,11 @@
 //! | [`naive`] | the naive server: a few hundred lines, one switch for each mistake |
 //!
 //! The comparison of times is short here. The long one, a hundred thousand requests of each class for each way of opening
-//! a ciphertext, takes about twenty minutes of a machine that does nothing else:
+//! a ciphertext, takes about a quarter of an hour of a machine that does nothing else, and more where the disk of the
+//! temporary folder is slow to sync. A folder in memory also makes times differ less by themselves:
 //!
 //! ```text
-//! KEYSERVER_ATTACK_SAMPLES=100000 cargo test --release -p keyserver-tests --test attack \
+//! TMPDIR=/dev/shm KEYSERVER_ATTACK_SAMPLES=100000 cargo test --release -p keyserver-tests --test attack \
 //!     everything_holds_over_epoll -- --nocapture
 //! ```
 //!
