@@ -162,12 +162,10 @@ impl Dispatcher {
                 continue;
             }
             if !idled {
-                waiting.looking += 1;
                 drop(waiting);
                 idled = !idle();
                 waiting = self.lock();
-                waiting.looking -= 1;
-                // What came meanwhile woke nobody for this thread.
+                // What came meanwhile may have woken nobody.
                 continue;
             }
             waiting.asleep += 1;

@@ -1,13 +1,12 @@
 //! How often the ledger writes.
 //!
 //! A sync costs some 50 us of CPU time whatever it covers, so where many ciphertexts are opened it is made for
-//! many of them: at 10,000 a second one write in [`PACE`] is 1 us of each. Where few are, each is written at once, and the
-//! one after it too.
+//! many of them: at 10,000 a second one write in [`PACE`] is 1 us of each. Where few are, each is written at once.
 
 use std::time::{Duration, Instant};
 
-/// The time in which so many as [`AT_ONCE`] are written as they come, and no more.
-pub(super) const PACE: Duration = Duration::from_millis(4);
+/// Of the ciphertexts of such a time the first [`AT_ONCE`] are written as they come, all others at its end.
+const PACE: Duration = Duration::from_millis(4);
 
 /// One client that asks for one ciphertext after the other stays below it where a sync takes half a millisecond.
 const AT_ONCE: usize = 8;
