@@ -9,6 +9,7 @@
 //! | [`lengths`] | files and lines stay short |
 //! | [`leftovers`] | nothing unfinished, no path of somebody's machine |
 //! | [`markdown`] | links and anchors resolve; every folder says what it is for |
+//! | [`programs`] | the programs that tests start are built by `tests/run` |
 //! | [`promises`] | the tests that `docs/security.md` names for its promises exist |
 //!
 //! Each check is a function from text to findings, and each is shown a bad sample that it must
@@ -32,6 +33,9 @@ mod lexer;
 #[cfg(test)]
 #[path = "tidy/markdown.rs"]
 mod markdown;
+#[cfg(test)]
+#[path = "tidy/programs.rs"]
+mod programs;
 #[cfg(test)]
 #[path = "tidy/promises.rs"]
 mod promises;
