@@ -304,6 +304,7 @@ impl Engine {
     pub fn run_yielding(&self, jobs: &mut [Job<'_>], between: &mut dyn FnMut()) {
         // A job that a backend passes over has failed, whatever its caller had put there.
         (jobs.iter_mut()).for_each(|job| job.result = Err(JobError::Failed));
+        Key::warm(jobs.iter().map(|job| job.key));
         self.compute(jobs, between);
         jobs.iter_mut().for_each(answer_key_exchange);
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
+use std::hint::black_box;
 use std::sync::Arc;
 
 use crate::error::{KeyFileError, KeyFileProblem};
@@ -12,6 +13,9 @@ use crate::keystore::LoadedKey;
 /// The place of a key in its [`KeyTable`]; good for that table only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyIndex(pub u32);
+
+/// Keys that [`KeyTable::warm`] reads at the same time: a core has some 20 reads under way at most.
+pub const WARMED_AT_ONCE: usize = 16;
 
 /// Keys by subject key identifier and by modulus digest. Never changes; a reload makes a new one.
 #[derive(Debug, Default)]
@@ -78,6 +82,26 @@ impl KeyTable {
     #[must_use]
     pub fn by_digest(&self, digest: &[u8; 32]) -> Option<(KeyIndex, &Arc<Key>)> {
         self.entry(*self.by_digest.get(digest)?)
+    }
+
+    /// Looks up many keys at once, and reads what a lookup and a use of each will read; gives the places of those that
+    /// exist. At most [`WARMED_AT_ONCE`] are looked at.
+    ///
+    /// Of very many keys, one that is asked for is in no cache, and from its identifier to itself there are five
+    /// places in memory, each of which is known by the one before. For one key these are five waits. Here each place
+    /// of all the keys is read before the next, and a processor waits for reads that do not depend on each
+    /// other at the same time.
+    pub fn warm(&self, skis: &[[u8; 20]]) -> impl Iterator<Item = KeyIndex> + use<> {
+        let mut found = [None; WARMED_AT_ONCE];
+        for (found, ski) in found.iter_mut().zip(skis) {
+            *found = self.by_ski.get(ski).copied();
+        }
+        let indices = found.into_iter().flatten();
+        for loaded in indices.clone().filter_map(|index| self.get(index)) {
+            black_box(Arc::strong_count(&loaded.key));
+            loaded.key.touch();
+        }
+        indices
     }
 
     fn entry(&self, index: KeyIndex) -> Option<(KeyIndex, &Arc<Key>)> {

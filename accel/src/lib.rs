@@ -36,7 +36,7 @@ pub use error::{EngineError, JobError, KeyError, KeyFileError, KeyFileProblem};
 pub use job::{Digest, Hash, Job, Operation};
 pub use key::{Key, KeyRules, ski_of};
 pub use key_exchange::{KeyExchange, Prf, Seed};
-pub use key_table::{KeyIndex, KeyTable};
+pub use key_table::{KeyIndex, KeyTable, WARMED_AT_ONCE};
 pub use keystore::{CERTIFICATE_ENDINGS, LoadRules, LoadedKey, load_directory, load_file};
 pub use point::PointCurve;
 pub use prove::{PROOF_OPERATIONS, ProofError};

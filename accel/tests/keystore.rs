@@ -11,7 +11,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use accel::{KeyFileError, KeyIndex, KeyTable, LoadRules, load_directory, load_file};
+use accel::{
+    KeyFileError, KeyIndex, KeyTable, LoadRules, WARMED_AT_ONCE, load_directory, load_file,
+};
 use tempfile::TempDir;
 
 fn fixture(name: &str) -> PathBuf {
@@ -258,6 +260,20 @@ fn keys_are_found_by_both_identifiers() {
     assert_eq!(listed, [(0, "a".into()), (1, "b".into())]);
     assert_eq!(table.get(KeyIndex(1)).unwrap().label, "b");
     assert!(table.get(KeyIndex(2)).is_none());
+}
+
+#[test]
+fn the_places_of_keys_that_are_warmed_are_those_of_keys_that_exist() {
+    let store = Store::new();
+    store.add("a.key", "rsa2048.pkcs8.pem");
+    store.add("b.key", "p256.pkcs8.pem");
+    let keys = load_directory(store.0.path(), &LoadRules::default()).unwrap();
+    let [rsa, p256] = [&keys[0], &keys[1]].map(|loaded| loaded.key.ski());
+    let table = KeyTable::new(keys).unwrap();
+    let warm = |skis: &[[u8; 20]]| table.warm(skis).map(|index| index.0).collect::<Vec<_>>();
+    assert_eq!(warm(&[p256, [0; 20], rsa, p256]), [1, 0, 1]);
+    assert!(warm(&[]).is_empty());
+    assert_eq!(warm(&[rsa; WARMED_AT_ONCE + 1]), [0; WARMED_AT_ONCE]);
 }
 
 #[test]

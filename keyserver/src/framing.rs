@@ -67,6 +67,16 @@ impl FrameBuffer {
         split_frame(rest).map_or(Front::Incomplete, |(frame, len)| Front::Frame(frame, len))
     }
 
+    /// The whole frames that are there, the next one first. Their versions are not looked at.
+    pub(crate) fn ahead(&self) -> impl Iterator<Item = Frame<'_>> {
+        let mut rest = self.bytes.get(self.start..).unwrap_or_default();
+        std::iter::from_fn(move || {
+            let (frame, len) = split_frame(rest)?;
+            rest = rest.get(len..)?;
+            Some(frame)
+        })
+    }
+
     /// Drops `len` bytes from the front.
     pub(crate) fn consume(&mut self, len: usize) {
         self.start = self.start.saturating_add(len).min(self.bytes.len());
@@ -127,6 +137,24 @@ mod tests {
             ping.encode(&mut bytes).expect("encodes");
         }
         bytes
+    }
+
+    #[test]
+    fn what_is_ahead_is_every_whole_frame_that_was_not_consumed() {
+        let bytes = pings(4);
+        let (_, first) = split_frame(&bytes).expect("a frame");
+        let mut buffer = FrameBuffer::default();
+        buffer.push(&bytes[..bytes.len() - 1]);
+        let ids = |buffer: &FrameBuffer| -> Vec<_> {
+            buffer.ahead().map(|frame| frame.header.id).collect()
+        };
+        assert_eq!(ids(&buffer), [0, 1, 2]);
+        buffer.consume(first);
+        assert_eq!(ids(&buffer), [1, 2]);
+        buffer.push(&bytes[bytes.len() - 1..]);
+        assert_eq!(ids(&buffer), [1, 2, 3]);
+        buffer.consume(bytes.len());
+        assert!(ids(&buffer).is_empty());
     }
 
     /// However the bytes arrive, the same frames come out in the same order.

@@ -15,6 +15,7 @@
 //! | [`churn`] | connections that are aborted, time out or are dropped leave no descriptor and no memory behind |
 //! | [`idle`] | a connection that was busy gives its buffers back when it has nothing to say |
 //! | [`key_exchange`] | every client opens an RSA key exchange, once, to the secrets that the RFCs derive |
+//! | [`many_keys`] | looking ahead in a pipeline, where there are very many keys, changes no answer |
 //! | [`strangers`] | connections that never prove anything are bounded and do not keep clients from being served |
 //! | [`ledger`] | a ciphertext that was answered is answered to nobody else, also after SIGKILL; tokens open key exchanges as files do |
 //! | [`loadgen`] | a mixed load of the load generator is answered, and every answer verifies |
@@ -47,6 +48,7 @@ mod idle;
 mod key_exchange;
 mod ledger;
 mod loadgen;
+mod many_keys;
 mod operations;
 mod proc;
 mod reload;

@@ -4,6 +4,9 @@
 //! signatures, and whoever may sign is one away from opening recorded traffic. Two keys cost nothing; where a
 //! certificate in use leaves no choice, the exception is written down and has an end.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use super::rights::Right;
 use crate::config::{Date, Place};
 
@@ -62,9 +65,67 @@ impl KeyUse {
     }
 }
 
+/// What each key is for, by its position. Looked at for every request, so a hundred thousand keys take little room: what
+/// the keys of one `[[keys]]` entry are for is here once.
+#[derive(Debug, Default)]
+pub(super) struct KeyUses {
+    /// One for each entry.
+    all: Vec<Arc<KeyUse>>,
+    /// The place of each key's in `all`.
+    of: Vec<u32>,
+    /// What a key that does not exist is for.
+    elsewhere: KeyUse,
+}
+
+impl KeyUses {
+    /// Of the key at this position.
+    pub(super) fn of(&self, key: u32) -> &KeyUse {
+        let place = |number: u32| usize::try_from(number).ok();
+        let found = place(key)
+            .and_then(|at| self.of.get(at))
+            .and_then(|number| self.all.get(place(*number)?));
+        found.map_or(&self.elsewhere, |usage| usage)
+    }
+}
+
+/// In the order of the positions.
+impl<'a> FromIterator<&'a Arc<KeyUse>> for KeyUses {
+    fn from_iter<I: IntoIterator<Item = &'a Arc<KeyUse>>>(usages: I) -> Self {
+        let mut uses = Self::default();
+        let mut numbers = HashMap::new();
+        for usage in usages {
+            let next = u32::try_from(uses.all.len()).unwrap_or(u32::MAX);
+            let number = *numbers.entry(Arc::as_ptr(usage)).or_insert(next);
+            if number == next {
+                uses.all.push(Arc::clone(usage));
+            }
+            uses.of.push(number);
+        }
+        uses
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_key_has_the_use_of_its_entry() {
+        let [sign, exchange] = Purpose::ALL.map(|purpose| {
+            Arc::new(KeyUse {
+                purpose,
+                ..KeyUse::default()
+            })
+        });
+        let uses: KeyUses = [&sign, &exchange, &exchange, &sign].into_iter().collect();
+        let purposes = [0, 1, 2, 3].map(|key| uses.of(key).purpose);
+        let [sign, exchange] = Purpose::ALL;
+        assert_eq!(purposes, [sign, exchange, exchange, sign]);
+        assert_eq!(uses.all.len(), 2);
+        // As a key that signs.
+        assert_eq!(*uses.of(4), KeyUse::default());
+        assert_eq!(*uses.of(u32::MAX), KeyUse::default());
+    }
 
     #[test]
     fn a_right_needs_the_purpose_or_an_exception_in_force() {

@@ -4,7 +4,7 @@
 //! the configuration are resolved here, once per reload.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::hint::black_box;
 use std::time::UNIX_EPOCH;
 
 use super::ask::Ask;
@@ -13,7 +13,7 @@ use super::grant::CompiledGrant;
 use super::identity::PeerIdentity;
 use super::lookup::{KeyLookup, KeyName};
 use super::meter::Count;
-use super::purpose::KeyUse;
+use super::purpose::{KeyUse, KeyUses};
 use super::rights::{Right, Rights};
 use super::unmet::Unmet;
 use super::warnings;
@@ -44,10 +44,7 @@ pub struct Policy {
     generation: u64,
     clients: Vec<CompiledClient>,
     by_match: HashMap<Match, u32>,
-    /// What each key is for, by its position.
-    usages: Vec<Arc<KeyUse>>,
-    /// What a key that does not exist is for.
-    elsewhere: KeyUse,
+    usages: KeyUses,
     /// A key serves two purposes for a time.
     has_dual_use: bool,
     warnings: Vec<String>,
@@ -109,8 +106,7 @@ impl Policy {
             generation,
             clients: Vec::new(),
             by_match: HashMap::new(),
-            usages: keys.iter().map(|key| Arc::clone(key.usage)).collect(),
-            elsewhere: KeyUse::default(),
+            usages: keys.iter().map(|key| key.usage).collect(),
             has_dual_use: keys.iter().any(|key| key.usage.dual_use_until.is_some()),
             warnings: warnings::about_keys(keys, today),
             conflicts: Vec::new(),
@@ -181,10 +177,7 @@ impl Policy {
     /// What the key at a position is for.
     #[must_use]
     pub fn usage(&self, key: u32) -> &KeyUse {
-        let found = usize::try_from(key)
-            .ok()
-            .and_then(|place| self.usages.get(place));
-        found.map_or(&self.elsewhere, |usage| usage)
+        self.usages.of(key)
     }
 
     /// Decides, and gives the grant that covers the request. With [`Count::Use`] it counts against the limits of
@@ -210,6 +203,16 @@ impl Policy {
             }
         }
         Err(nearest)
+    }
+
+    /// Reads what decisions about these keys will read, and has no other effect: see [`accel::KeyTable::warm`].
+    pub fn warm(&self, client: ClientId, keys: impl Iterator<Item = u32>) {
+        let Some(client) = self.compiled(client) else {
+            return;
+        };
+        for key in keys {
+            black_box((client.cover.of(key).first(), self.usage(key).purpose));
+        }
     }
 
     /// Whether a grant covers the request: [`Self::grant_for`].

@@ -27,6 +27,7 @@ use keyless_protocol::{EncodeError, ErrorCode, Reply};
 
 use super::Shard;
 use super::in_flight::InFlight;
+use super::look_ahead::LookAhead;
 use super::outbox::Outbox;
 use super::pace::Reason;
 use super::signal::Signal;
@@ -80,6 +81,7 @@ pub(crate) struct Connection<S> {
     /// Not all of that was because the crypto threads had enough to do.
     refused_otherwise: Cell<bool>,
     turn: Turn,
+    look_ahead: LookAhead,
     phase: Cell<Phase>,
     identity: OnceCell<PeerIdentity>,
     client: Cell<Option<ClientId>>,
@@ -124,6 +126,7 @@ impl<S: Stream> Connection<S> {
             refused: Cell::new(0),
             refused_otherwise: Cell::new(false),
             turn: Turn::default(),
+            look_ahead: LookAhead::default(),
             phase: Cell::new(Phase::Handshaking),
             identity: OnceCell::new(),
             client: Cell::new(None),
@@ -394,6 +397,8 @@ impl<S: Stream> Connection<S> {
                     self.finish();
                 }
                 Front::Frame(frame, len) => {
+                    self.look_ahead
+                        .before_next(&frames, &snapshot, self.client());
                     let now = *now.get_or_insert_with(clock::now);
                     self.turn.spend(1);
                     shard.serve_frame(self, &snapshot, frame, now);

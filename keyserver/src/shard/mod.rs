@@ -11,6 +11,7 @@ mod credentials;
 mod epoll;
 mod handshakes;
 mod in_flight;
+mod look_ahead;
 mod outbox;
 mod pace;
 mod refusals;
@@ -212,9 +213,7 @@ impl<S: Stream> Shard<S> {
         loop {
             completions.ready().await;
             loop {
-                while let Some(job) = completions.pop() {
-                    self.deliver(job);
-                }
+                while self.deliver_some() {}
                 if self.context.dispatcher.runs_low() {
                     self.pace.has_room();
                 }

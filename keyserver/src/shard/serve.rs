@@ -1,11 +1,13 @@
 //! What happens to one frame: decode, decide, answer or queue; and to one finished job: answer.
 
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use accel::Operation;
+use accel::{Operation, WARMED_AT_ONCE};
 use keyless_protocol::info::KeyListRequest;
 use keyless_protocol::{ErrorCode, Frame, MAX_PAYLOAD, Opcode, Reply, Request};
+use smallvec::SmallVec;
 
 use super::Shard;
 use super::conn::Connection;
@@ -278,9 +280,22 @@ impl<S: Stream> Shard<S> {
         }
     }
 
+    /// Answers finished jobs, a few at once; `false` if there are none.
+    pub(super) fn deliver_some(&self) -> bool {
+        let finished = std::iter::from_fn(|| self.context.completions.pop());
+        let jobs: SmallVec<[Box<Job>; WARMED_AT_ONCE]> = finished.take(WARMED_AT_ONCE).collect();
+        // Each lets go of its key. Of very many keys they are in no cache any more: see `look_ahead.rs`.
+        for admitted in jobs.iter().filter_map(|job| job.admitted.as_ref()) {
+            black_box(Arc::strong_count(admitted.key()));
+        }
+        let any = !jobs.is_empty();
+        jobs.into_iter().for_each(|job| self.deliver(job));
+        any
+    }
+
     /// Answers a finished job and keeps its box for the next. A credential, or a ciphertext that a token has opened,
     /// is recorded first, and comes here again; crypto threads have their ciphertexts recorded themselves.
-    pub(super) fn deliver(&self, job: Box<Job>) {
+    fn deliver(&self, job: Box<Job>) {
         let Some(mut job) = self.record(job) else {
             return;
         };

@@ -1,5 +1,6 @@
 //! What the compiled grants allow.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
