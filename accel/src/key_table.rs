@@ -1,10 +1,10 @@
 //! The keys of one configuration, looked up by what clients send.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::Hash;
 use std::hint::black_box;
 use std::sync::Arc;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use crate::error::{KeyFileError, KeyFileProblem};
 use crate::key::Key;
@@ -18,11 +18,14 @@ pub struct KeyIndex(pub u32);
 pub const WARMED_AT_ONCE: usize = 16;
 
 /// Keys by subject key identifier and by modulus digest. Never changes; a reload makes a new one.
+///
+/// The tables hold no identifiers: those are in the keys. So they take 5 bytes a key, and of a hundred thousand keys
+/// they stay in the caches.
 #[derive(Debug, Default)]
 pub struct KeyTable {
     keys: Vec<LoadedKey>,
-    by_ski: HashMap<[u8; 20], KeyIndex>,
-    by_digest: HashMap<[u8; 32], KeyIndex>,
+    by_ski: HashTable<KeyIndex>,
+    by_digest: HashTable<KeyIndex>,
 }
 
 impl KeyTable {
@@ -33,8 +36,8 @@ impl KeyTable {
     /// [`KeyFileProblem::Duplicate`] when two files hold the same key, or RSA keys of the same modulus:
     /// a grant to one would silently be a grant to the other. The error names both files.
     pub fn new(keys: Vec<LoadedKey>) -> Result<Self, KeyFileError> {
-        let mut by_ski = HashMap::with_capacity(keys.len());
-        let mut by_digest = HashMap::new();
+        let mut by_ski = HashTable::with_capacity(keys.len());
+        let mut by_digest = HashTable::new();
         for (position, loaded) in keys.iter().enumerate() {
             let index = u32::try_from(position)
                 .map(KeyIndex)
@@ -42,10 +45,8 @@ impl KeyTable {
                     path: loaded.path.clone(),
                     problem: KeyFileProblem::TooMany,
                 })?;
-            insert(&mut by_ski, loaded.key.ski(), index, loaded, &keys)?;
-            if let Some(digest) = loaded.key.modulus_digest() {
-                insert(&mut by_digest, digest, index, loaded, &keys)?;
-            }
+            insert(&mut by_ski, index, loaded, &keys, |key| Some(key.ski()))?;
+            insert(&mut by_digest, index, loaded, &keys, Key::modulus_digest)?;
         }
         Ok(Self {
             keys,
@@ -75,26 +76,40 @@ impl KeyTable {
     /// The key with this subject key identifier.
     #[must_use]
     pub fn by_ski(&self, ski: &[u8; 20]) -> Option<(KeyIndex, &Arc<Key>)> {
-        self.entry(*self.by_ski.get(ski)?)
+        self.find(&self.by_ski, ski, |key| key.ski() == *ski)
     }
 
     /// The RSA key with this modulus digest, see [`Key::modulus_digest`].
     #[must_use]
     pub fn by_digest(&self, digest: &[u8; 32]) -> Option<(KeyIndex, &Arc<Key>)> {
-        self.entry(*self.by_digest.get(digest)?)
+        self.find(&self.by_digest, digest, |key| {
+            key.modulus_digest().as_ref() == Some(digest)
+        })
     }
 
-    /// Looks up many keys at once, and reads what a lookup and a use of each will read; gives the places of those that
-    /// exist. At most [`WARMED_AT_ONCE`] are looked at.
+    fn find(
+        &self,
+        table: &HashTable<KeyIndex>,
+        id: &[u8],
+        is_it: impl Fn(&Key) -> bool,
+    ) -> Option<(KeyIndex, &Arc<Key>)> {
+        let key = |index: KeyIndex| self.get(index).map(|loaded| &loaded.key);
+        let is_it = |index: &KeyIndex| key(*index).is_some_and(|key| is_it(key));
+        let index = *table.find(hash_of(id), is_it)?;
+        key(index).map(|key| (index, key))
+    }
+
+    /// Reads what a lookup and a use of each of these keys will read, and gives their places. A few of them are those of
+    /// other keys. At most [`WARMED_AT_ONCE`] are looked at.
     ///
-    /// Of very many keys, one that is asked for is in no cache, and from its identifier to itself there are five
-    /// places in memory, each of which is known by the one before. For one key these are five waits. Here each place
-    /// of all the keys is read before the next, and a processor waits for reads that do not depend on each
-    /// other at the same time.
+    /// Of very many keys, one that is asked for is in no cache, and from its identifier to itself there are several
+    /// places in memory, each of which is known by the one before. For one key these are as many waits. But a processor
+    /// waits for reads that do not depend on each other at the same time, and these of different keys do not, as
+    /// long as nothing is decided by what was read: so whether a key is the right one is not looked at here.
     pub fn warm(&self, skis: &[[u8; 20]]) -> impl Iterator<Item = KeyIndex> + use<> {
         let mut found = [None; WARMED_AT_ONCE];
         for (found, ski) in found.iter_mut().zip(skis) {
-            *found = self.by_ski.get(ski).copied();
+            *found = self.by_ski.find(hash_of(ski), |_| true).copied();
         }
         let indices = found.into_iter().flatten();
         for loaded in indices.clone().filter_map(|index| self.get(index)) {
@@ -102,10 +117,6 @@ impl KeyTable {
             loaded.key.touch();
         }
         indices
-    }
-
-    fn entry(&self, index: KeyIndex) -> Option<(KeyIndex, &Arc<Key>)> {
-        self.get(index).map(|loaded| (index, &loaded.key))
     }
 
     /// The key at an index of this table.
@@ -138,28 +149,36 @@ impl KeyTable {
     }
 }
 
-fn insert<I: Eq + Hash>(
-    map: &mut HashMap<I, KeyIndex>,
-    id: I,
+/// Of an identifier that is a digest any part is a hash. That those who ask could find others with the same part helps
+/// nobody: only the keys that are there make the table, and those their owner made.
+fn hash_of(id: &[u8]) -> u64 {
+    id.first_chunk().map_or(0, |part| u64::from_le_bytes(*part))
+}
+
+/// Notes the place of a key by its identifier, if it has such a one.
+fn insert<const N: usize>(
+    table: &mut HashTable<KeyIndex>,
     index: KeyIndex,
     loaded: &LoadedKey,
     keys: &[LoadedKey],
+    id_of: impl Fn(&Key) -> Option<[u8; N]>,
 ) -> Result<(), KeyFileError> {
-    match map.entry(id) {
+    let Some(id) = id_of(&loaded.key) else {
+        return Ok(());
+    };
+    let at = |index: &KeyIndex| keys.get(usize::try_from(index.0).ok()?);
+    let id_at = |index: &KeyIndex| id_of(&at(index)?.key);
+    let rehash = |index: &KeyIndex| id_at(index).map_or(0, |id| hash_of(&id));
+    match table.entry(hash_of(&id), |index| id_at(index) == Some(id), rehash) {
         Entry::Vacant(slot) => {
             slot.insert(index);
             Ok(())
         }
-        Entry::Occupied(slot) => {
-            let first = usize::try_from(slot.get().0)
-                .ok()
-                .and_then(|at| keys.get(at));
-            Err(KeyFileError {
-                path: loaded.path.clone(),
-                problem: KeyFileProblem::Duplicate {
-                    first: first.map_or_else(Default::default, |first| first.path.clone()),
-                },
-            })
-        }
+        Entry::Occupied(slot) => Err(KeyFileError {
+            path: loaded.path.clone(),
+            problem: KeyFileProblem::Duplicate {
+                first: at(slot.get()).map_or_else(Default::default, |first| first.path.clone()),
+            },
+        }),
     }
 }

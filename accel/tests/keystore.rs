@@ -253,6 +253,11 @@ fn keys_are_found_by_both_identifiers() {
     let (index, found) = table.by_digest(&rsa.modulus_digest().unwrap()).unwrap();
     assert_eq!((index, found.ski()), (KeyIndex(0), rsa.ski()));
     assert!(table.by_ski(&[0; 20]).is_none() && table.by_digest(&[0; 32]).is_none());
+    // The same hash, and another identifier.
+    let (mut ski, mut digest) = (p256.ski(), rsa.modulus_digest().unwrap());
+    ski[19] ^= 1;
+    digest[31] ^= 1;
+    assert!(table.by_ski(&ski).is_none() && table.by_digest(&digest).is_none());
     let listed: Vec<_> = table
         .iter()
         .map(|(at, loaded)| (at.0, loaded.label.clone()))
@@ -263,7 +268,7 @@ fn keys_are_found_by_both_identifiers() {
 }
 
 #[test]
-fn the_places_of_keys_that_are_warmed_are_those_of_keys_that_exist() {
+fn keys_are_warmed_at_their_places() {
     let store = Store::new();
     store.add("a.key", "rsa2048.pkcs8.pem");
     store.add("b.key", "p256.pkcs8.pem");
