@@ -99,8 +99,9 @@ impl KeyTable {
         key(index).map(|key| (index, key))
     }
 
-    /// Reads what a lookup and a use of each of these keys will read, and gives their places. A few of them are those of
-    /// other keys. At most [`WARMED_AT_ONCE`] are looked at.
+    /// Reads what a lookup and a use of each of these keys will read, and gives their places; at most [`WARMED_AT_ONCE`]
+    /// are looked at. For a key that does not exist another one is read, so that its refusal does not come sooner, and
+    /// that happens to a few of the others.
     ///
     /// Of very many keys, one that is asked for is in no cache, and from its identifier to itself there are several
     /// places in memory, each of which is known by the one before. For one key these are as many waits. But a processor
@@ -109,7 +110,9 @@ impl KeyTable {
     pub fn warm(&self, skis: &[[u8; 20]]) -> impl Iterator<Item = KeyIndex> + use<> {
         let mut found = [None; WARMED_AT_ONCE];
         for (found, ski) in found.iter_mut().zip(skis) {
-            *found = self.by_ski.find(hash_of(ski), |_| true).copied();
+            let hash = hash_of(ski);
+            let likely = self.by_ski.find(hash, |_| true).copied();
+            *found = likely.or_else(|| self.any(hash));
         }
         let indices = found.into_iter().flatten();
         for loaded in indices.clone().filter_map(|index| self.get(index)) {
@@ -117,6 +120,13 @@ impl KeyTable {
             loaded.key.touch();
         }
         indices
+    }
+
+    /// The place of some key, always the same one for a hash.
+    fn any(&self, hash: u64) -> Option<KeyIndex> {
+        let count = u64::try_from(self.keys.len()).ok()?;
+        let place = u32::try_from(hash.checked_rem(count)?).ok()?;
+        Some(KeyIndex(place))
     }
 
     /// The key at an index of this table.

@@ -276,9 +276,16 @@ fn keys_are_warmed_at_their_places() {
     let [rsa, p256] = [&keys[0], &keys[1]].map(|loaded| loaded.key.ski());
     let table = KeyTable::new(keys).unwrap();
     let warm = |skis: &[[u8; 20]]| table.warm(skis).map(|index| index.0).collect::<Vec<_>>();
-    assert_eq!(warm(&[p256, [0; 20], rsa, p256]), [1, 0, 1]);
+    assert_eq!(warm(&[p256, rsa, p256]), [1, 0, 1]);
+    // For a key that does not exist any other, always the same.
+    let ghosts = [[0x11; 20], [0x5a; 20], [0xff; 20]];
+    assert_eq!(warm(&ghosts).len(), ghosts.len());
+    assert!(warm(&ghosts).iter().all(|place| *place < 2));
+    assert_eq!(warm(&ghosts), warm(&ghosts));
     assert!(warm(&[]).is_empty());
     assert_eq!(warm(&[rsa; WARMED_AT_ONCE + 1]), [0; WARMED_AT_ONCE]);
+    let empty = KeyTable::default();
+    assert_eq!(empty.warm(&ghosts).count(), 0);
 }
 
 #[test]

@@ -2,13 +2,17 @@
 //! server.
 //!
 //! ```text
-//! cargo build --release -p keyserver && cargo run --release -p keyserver-tests --example timing_refusals [samples]
+//! cargo build --release -p keyserver && \
+//!     cargo run --release -p keyserver-tests --example timing_refusals [samples [keys]]
 //! ```
 //!
 //! The client sends one request after the other over one connection, each of a reason drawn at random, and takes the
 //! time until the answer is there. |t| below 4.5 says that no difference was found; it grows with the square root of
 //! the number of samples where there is one. The last test compares a refusal with a request that is refused in the
 //! same words after a look at a thousand grants more, and must find that: what it sees is not noise only.
+//!
+//! With `keys` there are as many keys of others, and each is asked for in turn: of very many, one is in no cache of the
+//! processor when it is asked for, which must not tell that it exists.
 //!
 //! Run it on an otherwise idle machine. 100,000 samples of each reason (the default) take about fifteen seconds.
 #![expect(
@@ -30,8 +34,8 @@ const THRESHOLD: f64 = 4.5;
 /// Grants that are looked at in vain before the one that must be found to take longer.
 const MANY: usize = 1000;
 
-/// A reason: which key is asked for, and with which string.
-type Reason<'a> = (&'a str, Ski, &'a [u8]);
+/// A reason: which keys are asked for, in turn, and with which string.
+type Reason<'a> = (&'a str, &'a [Ski], &'a [u8]);
 
 /// xorshift64.
 fn next(state: &mut u64) -> u64 {
@@ -42,9 +46,9 @@ fn next(state: &mut u64) -> u64 {
 }
 
 /// The time of one refusal, in nanoseconds.
-fn time(wire: &mut Wire, (_, ski, payload): Reason<'_>, refusal: &[u8]) -> f64 {
+fn time(wire: &mut Wire, (_, skis, payload): Reason<'_>, turn: usize, refusal: &[u8]) -> f64 {
     let request = Request {
-        ski: Some(ski),
+        ski: skis.get(turn % skis.len()).copied(),
         payload,
         extended: true,
         signature_scheme: Some(0x0403),
@@ -69,7 +73,7 @@ fn sample(
     let warm_up = samples / 20;
     for round in 0..(samples + warm_up) * reasons.len() {
         let reason = usize::try_from(next(&mut state) >> 32).unwrap() % reasons.len();
-        let elapsed = time(wire, reasons[reason], refusal);
+        let elapsed = time(wire, reasons[reason], round, refusal);
         if round >= warm_up * reasons.len() {
             times[reason].push(elapsed);
         }
@@ -129,32 +133,42 @@ fn config() -> ServerConfig {
 }
 
 fn main() -> ExitCode {
-    let samples = std::env::args()
-        .nth(1)
-        .map_or(100_000, |count| count.parse().unwrap());
+    let argument = |place, default| {
+        let given = std::env::args().nth(place);
+        given.map_or(default, |count| count.parse().unwrap())
+    };
+    let (samples, keys): (usize, usize) = (argument(1, 100_000), argument(2, 1));
     let fixture = Fixture::new();
-    let skis = ["own", "other", "slow"].map(|name| {
+    let add = |name: &str| {
         let key = KeyKind::P256.generate();
         fixture.write(format!("keys/{name}.key"), &key);
         ski_of(&key)
-    });
+    };
+    let [own, slow] = ["own", "slow"].map(|name| [add(name)]);
+    let others: Vec<Ski> = (0..keys).map(|at| add(&format!("other-{at}"))).collect();
     fixture.write_identity("many", &fixture.pki.client("many"));
     let server = KeyServer::start(&fixture, &config());
-    let [own, other, slow] = skis;
-    let unknown = [0x5a; 20];
+    let mut state = 0x2545_f491_4f6c_dd1d;
+    let unknown: Vec<Ski> = (0..keys)
+        .map(|_| std::array::from_fn(|_| next(&mut state).to_le_bytes()[7]))
+        .collect();
     let good = tls13_string();
     let mut bad = good.clone();
     // Wrong in the last byte that is looked at.
     bad[97] = 1;
-    let reasons: [Reason<'_>; 4] = [
-        ("an unknown key", unknown, &good),
-        ("another's key", other, &good),
-        ("another shape, own key", own, &bad),
-        ("another shape, unknown key", unknown, &bad),
+    let mut reasons: Vec<Reason<'_>> = vec![
+        ("an unknown key", &unknown, &good),
+        ("another's key", &others, &good),
+        ("another shape, unknown key", &unknown, &bad),
+        ("another shape, own key", &own, &bad),
     ];
-    println!("{samples} samples of each reason");
+    if keys > 1 {
+        // That the one key of its own is in a cache is nothing that an edge does not know.
+        reasons.pop();
+    }
+    println!("{samples} samples of each reason, {keys} keys of others");
     let mut edge = Wire::connect(&fixture, server.address(), "edge-1");
-    let refusal = refusal(&mut edge, unknown, &good);
+    let refusal = refusal(&mut edge, unknown[0], &good);
     let times = sample(&mut edge, &reasons, samples, &refusal);
     let mut failures = 0;
     let mut report = |one: &str, other: &str, times: [&[f64]; 2], differs: bool| {
@@ -173,8 +187,8 @@ fn main() -> ExitCode {
     }
     let mut many = Wire::connect(&fixture, server.address(), "many");
     let control: [Reason<'_>; 2] = [
-        ("an unknown key", unknown, &good),
-        ("a thousand grants", slow, &good),
+        ("an unknown key", &unknown, &good),
+        ("a thousand grants", &slow, &good),
     ];
     let times = sample(&mut many, &control, samples.min(20_000), &refusal);
     report(
