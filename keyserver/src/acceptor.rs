@@ -6,7 +6,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -33,7 +32,7 @@ pub(crate) fn listen(address: SocketAddr, backlog: u32) -> io::Result<std::net::
     };
     // Both stay on an inherited socket after we are gone. Whoever takes it over next sets them too.
     listener.set_nonblocking(true)?;
-    if let Err(error) = os::defer_accept(listener.as_fd(), limits::SILENCE_IN_KERNEL) {
+    if let Err(error) = os::defer_accept(&listener, limits::SILENCE_IN_KERNEL) {
         tracing::debug!(%error, "connections are taken before they say anything");
     }
     Ok(listener)

@@ -163,7 +163,7 @@ pub const HANDSHAKE_ADVANCE: Duration = Duration::from_millis(2);
 pub const HANDSHAKE_STEP_MAX: Duration = Duration::from_millis(5);
 
 /// Reads of a handshake that are taken as they come. An honest one has its hello, its certificate
-/// and its end in fewer.
+/// and its end in fewer, though it may take two for a record: of its header, and of the rest.
 pub const HANDSHAKE_READS: u32 = 8;
 
 /// The pause before the next read after that; it doubles with each. In the time of a handshake

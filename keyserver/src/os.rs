@@ -2,9 +2,9 @@
 //! may look into the process, and that connections wait with it until they say something.
 //!
 //! The one file of the daemon with `unsafe`: neither the standard library nor nix nor socket2 offers `getpriority`,
-//! `setpriority`, `sched_setattr` and `TCP_DEFER_ACCEPT`.
+//! `setpriority`, `sched_setattr`, `TCP_DEFER_ACCEPT` and `SO_RCVLOWAT`.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -103,18 +103,41 @@ fn set_thread_slice(slice: Duration) -> std::io::Result<()> {
 /// # Errors
 ///
 /// It is no TCP socket.
-#[expect(unsafe_code, reason = "no safe binding of TCP_DEFER_ACCEPT exists")]
-pub(crate) fn defer_accept(listener: BorrowedFd<'_>, time: Duration) -> std::io::Result<()> {
+pub(crate) fn defer_accept(listener: &impl AsRawFd, time: Duration) -> std::io::Result<()> {
     let seconds = libc::c_int::try_from(time.as_secs()).unwrap_or(libc::c_int::MAX);
-    let size = libc::socklen_t::try_from(size_of_val(&seconds)).map_err(std::io::Error::other)?;
+    set_option(listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
+}
+
+/// A connected TCP socket counts as readable once so many bytes are there, or nothing more will come. What is there is
+/// read all the same by a read that does not wait.
+///
+/// # Errors
+///
+/// The descriptor is not that of a socket.
+pub(crate) fn set_low_water(socket: &impl AsRawFd, bytes: usize) -> std::io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes)
+}
+
+#[expect(
+    unsafe_code,
+    reason = "no safe binding of TCP_DEFER_ACCEPT and SO_RCVLOWAT exists"
+)]
+fn set_option(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> std::io::Result<()> {
+    let size = libc::socklen_t::try_from(size_of_val(&value)).map_err(std::io::Error::other)?;
     // SAFETY: setsockopt reads `size` bytes at the pointer, which is an integer of that size that lives until the call
-    // returns, and keeps nothing of it. The descriptor is borrowed, so it is open.
+    // returns, and keeps nothing of it. Of a descriptor that is none it says so.
     let result = unsafe {
         libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            (&raw const seconds).cast(),
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
             size,
         )
     };
@@ -135,5 +158,55 @@ fn set_thread_nice(nice: i32) -> std::io::Result<()> {
         Ok(())
     } else {
         Err(std::io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// What a connection has to say that may be kept back: nothing for a while.
+    async fn says(socket: &TcpStream) -> Option<usize> {
+        let wait = Duration::from_millis(50);
+        timeout(wait, socket.readable()).await.ok()?.expect("ready");
+        let count = socket.try_read(&mut [0; 8]).expect("bytes");
+        // Until it has said that there is no more, readiness is not asked for again.
+        let more = socket.try_read(&mut [0; 8]);
+        assert!(!matches!(more, Ok(1..)), "{more:?}");
+        Some(count)
+    }
+
+    #[tokio::test]
+    async fn less_than_the_low_water_mark_is_left_with_the_kernel() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let address = listener.local_addr().expect("bound");
+        let mut peer = std::net::TcpStream::connect(address).expect("connects");
+        peer.set_nodelay(true).expect("set");
+        let (socket, _) = listener.accept().await.expect("accepts");
+        // A new one counts as ready until it has said that it is not.
+        (socket.try_read(&mut [0; 8])).expect_err("nothing is there");
+
+        set_low_water(&socket, 5).expect("set");
+        peer.write_all(b"four").expect("sent");
+        assert_eq!(says(&socket).await, None);
+        peer.write_all(b"5").expect("sent");
+        assert_eq!(says(&socket).await, Some(5));
+        // What the kernel kept back is there at once when it is wanted.
+        peer.write_all(b"four").expect("sent");
+        assert_eq!(says(&socket).await, None);
+        set_low_water(&socket, 1).expect("set");
+        assert_eq!(says(&socket).await, Some(4));
+        // And when nothing more will come.
+        set_low_water(&socket, 5).expect("set");
+        peer.write_all(b"end").expect("sent");
+        assert_eq!(says(&socket).await, None);
+        drop(peer);
+        assert_eq!(says(&socket).await, Some(3));
+        assert_eq!(says(&socket).await, Some(0));
     }
 }

@@ -1,12 +1,14 @@
 //! Connections that never prove anything, in great number, beside clients that have.
 
-use std::net::SocketAddr;
+use std::io::{self, Read, Write};
+use std::net::{self, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use keyless_protocol::{Opcode, Request};
 use keyserver_client::{KeyId, SignatureAlgorithm};
-use keyserver_tests::{KeyKind, ServerConfig, binaries, http};
+use keyserver_tests::{KeyKind, ServerConfig, Wire, binaries, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -17,6 +19,7 @@ use crate::{World, on_both_backends};
 on_both_backends!(
     who_says_nothing_stays_with_the_kernel,
     established_clients_are_served_beside_a_crowd_of_strangers,
+    a_handshake_in_pieces_is_served,
     the_oldest_handshake_makes_room_for_an_honest_one
 );
 
@@ -129,6 +132,50 @@ fn control_answers(world: &World, ksctl: &Path) -> bool {
         .success()
 }
 
+/// A connection that says what it has to say in pieces, a millisecond apart.
+struct InPieces {
+    stream: net::TcpStream,
+    bytes: usize,
+}
+
+impl Read for InPieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for InPieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        std::thread::sleep(Duration::from_millis(1));
+        self.stream.write(&bytes[..self.bytes.min(bytes.len())])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The kernel keeps back what is no whole record. Nothing of an honest handshake may be left there, wherever it is cut.
+async fn a_handshake_in_pieces_is_served(backend: &str) {
+    let mut config = ServerConfig::default().io_backend(backend);
+    config.extra = "[limits]\nhandshake_deadline = \"30s\"\n".to_owned();
+    let world = World::with_config(&[KeyKind::P256], &config);
+    for bytes in [3, 5, 64, 1000] {
+        let stream = net::TcpStream::connect(world.server.address()).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let patience = Some(Duration::from_secs(60));
+        stream.set_read_timeout(patience).unwrap();
+        let mut wire = Wire::over(&world.fixture, InPieces { stream, bytes }, "edge-1");
+        for id in 0..3 {
+            let ping = Request {
+                payload: b"in pieces",
+                ..Request::new(id, Opcode::Ping)
+            };
+            assert_eq!(wire.ask(&ping).unwrap(), b"in pieces", "{bytes} at a time");
+        }
+    }
+}
+
 /// A client hello that announces 508 bytes, one of them every 50 ms, again and again.
 async fn drip(address: SocketAddr) -> ! {
     loop {
@@ -162,7 +209,7 @@ async fn the_oldest_handshake_makes_room_for_an_honest_one(backend: &str) {
     let last = silent.last_mut().unwrap();
     assert!(
         last.try_read(&mut [0])
-            .is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     );
     // All places are taken, and yet one who means it comes in.
     world.client().await.ping(b"let in").await.unwrap();

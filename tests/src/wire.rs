@@ -13,8 +13,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::fixture::Fixture;
 
 /// One TLS connection; a request at a time.
-pub struct Wire {
-    tls: StreamOwned<ClientConnection, TcpStream>,
+pub struct Wire<S: Read + Write = TcpStream> {
+    tls: StreamOwned<ClientConnection, S>,
     frame: Vec<u8>,
 }
 
@@ -24,6 +24,17 @@ pub type Answer = Result<Vec<u8>, (ErrorCode, Option<u32>)>;
 impl Wire {
     /// Connects with the identity `pki/NAME.pem` of a fixture.
     pub fn connect(fixture: &Fixture, server: SocketAddr, name: &str) -> Self {
+        let stream = TcpStream::connect(server).expect("the server listens");
+        let patience = Duration::from_secs(60);
+        stream.set_read_timeout(Some(patience)).expect("a timeout");
+        stream.set_nodelay(true).expect("no delay");
+        Self::over(fixture, stream, name)
+    }
+}
+
+impl<S: Read + Write> Wire<S> {
+    /// Over a connection that is there, with the identity `pki/NAME.pem` of a fixture.
+    pub fn over(fixture: &Fixture, stream: S, name: &str) -> Self {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_file(fixture.path("pki/ca.pem")).expect("a CA");
         roots.add(ca).expect("a root");
@@ -38,10 +49,6 @@ impl Wire {
             .expect("an identity");
         let host = "localhost".try_into().expect("a name");
         let tls = ClientConnection::new(Arc::new(config), host).expect("a session");
-        let stream = TcpStream::connect(server).expect("the server listens");
-        let patience = Duration::from_secs(60);
-        stream.set_read_timeout(Some(patience)).expect("a timeout");
-        stream.set_nodelay(true).expect("no delay");
         Self {
             tls: StreamOwned::new(tls, stream),
             frame: Vec::new(),

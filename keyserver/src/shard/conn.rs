@@ -26,6 +26,7 @@ use keyless_protocol::delegation::EXPORTER_LEN;
 use keyless_protocol::{EncodeError, ErrorCode, Reply};
 
 use super::Shard;
+use super::drip::Drip;
 use super::in_flight::InFlight;
 use super::look_ahead::LookAhead;
 use super::outbox::Outbox;
@@ -149,8 +150,7 @@ impl<S: Stream> Connection<S> {
         // The buffer of short reads is the connection's own.
         let mut short = Vec::with_capacity(limits::SHORT_READ_BYTES);
         let mut last = 0;
-        // Of the handshake.
-        let mut reads = 0;
+        let mut drip = Drip::default();
         loop {
             self.take_frames(shard);
             if self.pause(shard).await {
@@ -175,11 +175,12 @@ impl<S: Stream> Connection<S> {
             match result {
                 Ok(0) => break,
                 Ok(_) if self.phase.get() == Phase::Handshaking => {
-                    reads += 1;
                     let step = || self.ingest(shard, &buffer);
                     shard.handshakes().take_turn(step).await;
                     if self.phase.get() == Phase::Handshaking {
-                        pause_dripping(reads).await;
+                        drip.before_more(&self.stream, &buffer).await;
+                    } else {
+                        drip.end(&self.stream);
                     }
                 }
                 Ok(_) => self.ingest(shard, &buffer),
@@ -580,13 +581,5 @@ impl<S: Stream> Connection<S> {
     /// Who the peer is in the policy of the moment.
     pub(crate) fn client(&self) -> Option<ClientId> {
         self.client.get()
-    }
-}
-
-/// After so many reads the peer is made to wait for the next, longer each time: a byte that is read
-/// alone costs as much as a thousand read together.
-async fn pause_dripping(reads: u32) {
-    if let Some(over) = reads.checked_sub(limits::HANDSHAKE_READS) {
-        tokio::time::sleep(limits::DRIP_PAUSE * (1 << over.min(5))).await;
     }
 }

@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use tokio::net::TcpStream;
 
 use super::stream::Stream;
+use crate::os;
 
 impl Stream for TcpStream {
     fn from_std(socket: std::net::TcpStream) -> io::Result<Self> {
@@ -23,6 +24,11 @@ impl Stream for TcpStream {
                 result => return (result, buffer),
             }
         }
+    }
+
+    fn wait_for(&self, bytes: usize) {
+        // Fails only where the socket is of no use any more, which the next read will tell.
+        let _ = os::set_low_water(self, bytes);
     }
 
     async fn write_all(&self, buffer: Vec<u8>) -> (io::Result<()>, Vec<u8>) {

@@ -8,6 +8,7 @@
 mod buffers;
 mod conn;
 mod credentials;
+mod drip;
 mod epoll;
 mod handshakes;
 mod in_flight;

@@ -20,6 +20,10 @@ pub(crate) trait Stream: Sized + 'static {
     /// Reads what is there, up to the capacity of `buffer`, into its beginning. 0 is end of file.
     fn read(&self, buffer: Vec<u8>) -> impl Future<Output = (io::Result<usize>, Vec<u8>)>;
 
+    /// The kernel is to keep what comes, and reads to wait, until so many bytes are there or the peer has ended; 1 from
+    /// the start.
+    fn wait_for(&self, bytes: usize);
+
     /// Writes all of `buffer`.
     fn write_all(&self, buffer: Vec<u8>) -> impl Future<Output = (io::Result<()>, Vec<u8>)>;
 

@@ -13,6 +13,7 @@ use std::net::Shutdown;
 use tokio_uring::net::TcpStream;
 
 use super::stream::Stream;
+use crate::os;
 
 /// Entries of the submission queue: reads and writes that may be queued between two parks. When it
 /// is full the library submits, so this bounds a batch and not the number of connections.
@@ -52,6 +53,11 @@ impl Stream for TcpStream {
     async fn read(&self, mut buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
         buffer.clear();
         self.read(buffer).await
+    }
+
+    fn wait_for(&self, bytes: usize) {
+        // Fails only where the socket is of no use any more, which the next read will tell.
+        let _ = os::set_low_water(self, bytes);
     }
 
     async fn write_all(&self, buffer: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
