@@ -97,14 +97,22 @@ async fn established_clients_are_served_beside_a_crowd_of_strangers(backend: &st
         signed += 1;
     }
     assert!(signed > 20, "{signed} signatures in three seconds");
-    // Refusals are explicit: counted under what was exceeded.
-    let refused = ["keyserver_rejected_total", "handshakes-per-source"];
-    let least = (SILENT + DRIPPING - PER_SOURCE - 100) as f64;
-    wait_for_metric(&world.server, &refused, |count| count > 0.0).await;
+    // Refusals are explicit: who has no place was closed, under a name. Which one depends on the machine: an I/O thread
+    // without a CPU for a moment has no room for those who come meanwhile, and they are not its handshakes.
     let late = ["keyserver_tls_handshake_failures_total", "deadline"];
     wait_for_metric(&world.server, &late, |count| count > 0.0).await;
-    let ended = world.server.metric(&refused).unwrap() + world.server.metric(&late).unwrap_or(0.0);
-    assert!(ended >= least, "{ended} of the crowd were closed");
+    let no_place = (SILENT + DRIPPING - PER_SOURCE) as f64;
+    let patience = Instant::now() + Duration::from_secs(30);
+    loop {
+        let metrics = world.server.metrics();
+        let refused = http::sum(&metrics, &["keyserver_rejected_total"]);
+        let failed = http::sum(&metrics, &["keyserver_tls_handshake_failures_total"]);
+        if refused > 0.0 && refused + failed >= no_place {
+            break;
+        }
+        assert!(Instant::now() < patience, "{metrics}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 
     // When the crowd has gone, so has every trace of it.
     strangers.shutdown().await;

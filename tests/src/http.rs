@@ -51,9 +51,22 @@ fn not_http(text: &str) -> io::Error {
 /// assert_eq!(keyserver_tests::http::sample(text, &["a_total", "op=\"sign\""]), Some(4.0));
 /// ```
 pub fn sample(text: &str, parts: &[&str]) -> Option<f64> {
+    samples(text, parts).next()
+}
+
+/// The sum of all samples in Prometheus text whose name and labels contain every part.
+///
+/// ```
+/// let text = "a_total{op=\"ping\"} 3\na_total{op=\"sign\"} 4\nb_total 5\n";
+/// assert_eq!(keyserver_tests::http::sum(text, &["a_total"]), 7.0);
+/// ```
+pub fn sum(text: &str, parts: &[&str]) -> f64 {
+    samples(text, parts).sum()
+}
+
+fn samples(text: &str, parts: &[&str]) -> impl Iterator<Item = f64> {
     text.lines()
         .filter(|line| !line.starts_with('#'))
-        .find(|line| parts.iter().all(|part| line.contains(part)))
-        .and_then(|line| line.rsplit(' ').next())
-        .and_then(|value| value.parse().ok())
+        .filter(|line| parts.iter().all(|part| line.contains(part)))
+        .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
 }
