@@ -7,6 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
@@ -79,7 +80,7 @@ async fn accept(listener: &TcpListener, shards: &[ShardHandle], state: &ServerSt
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
-                if let Err(reason) = hand_over(socket, peer, shards, &door) {
+                if let Err(reason) = hand_over(socket, peer, shards, &door).await {
                     state.metrics.rejected(reason);
                     tracing::debug!(%peer, reason, "connection closed at the door");
                 }
@@ -95,7 +96,7 @@ async fn accept(listener: &TcpListener, shards: &[ShardHandle], state: &ServerSt
 
 /// Hands a connection to the I/O thread with the fewest, if it may come in. Otherwise it is closed,
 /// and the reason is the label it is counted under.
-fn hand_over(
+async fn hand_over(
     socket: tokio::net::TcpStream,
     peer: SocketAddr,
     shards: &[ShardHandle],
@@ -108,11 +109,25 @@ fn hand_over(
     let broken = |_| "connection-lost";
     socket.set_nodelay(true).map_err(broken)?;
     let socket = socket.into_std().map_err(broken)?;
-    let quietest = shards.iter().min_by_key(|shard| shard.load());
+    let quietest = quietest_with_room(shards).await;
     if quietest.is_some_and(|shard| shard.serve(socket, peer, ticket)) {
         Ok(())
     } else {
         Err("handovers")
+    }
+}
+
+/// The I/O thread with the fewest connections of those that take more. A fleet that comes back together comes faster
+/// than they do: those behind wait in the kernel, whose queue is longer. `None`: none of them takes any.
+async fn quietest_with_room(shards: &[ShardHandle]) -> Option<&ShardHandle> {
+    let patience = clock::now() + limits::HANDOVER_PATIENCE;
+    loop {
+        let with_room = shards.iter().filter(|shard| shard.has_room());
+        let quietest = with_room.min_by_key(|shard| shard.load());
+        if quietest.is_some() || clock::now() > patience {
+            return quietest;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

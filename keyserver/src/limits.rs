@@ -130,6 +130,9 @@ pub const BATCH_MAX: usize = 8;
 /// Accepted sockets that an I/O thread has not taken over yet.
 pub const HANDOVERS_WAITING: usize = 256;
 
+/// When no I/O thread takes over more for so long, those that come are closed.
+pub const HANDOVER_PATIENCE: Duration = Duration::from_secs(2);
+
 /// A handshake that is not complete by then is closed.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
 

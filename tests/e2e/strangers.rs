@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use keyless_protocol::{Opcode, Request};
 use keyserver_client::{KeyId, SignatureAlgorithm};
 use keyserver_tests::{KeyKind, ServerConfig, Wire, binaries, http};
+use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -19,6 +20,7 @@ use crate::{World, on_both_backends};
 on_both_backends!(
     who_says_nothing_stays_with_the_kernel,
     established_clients_are_served_beside_a_crowd_of_strangers,
+    a_fleet_that_comes_at_once_is_taken_in,
     a_handshake_in_pieces_is_served,
     the_oldest_handshake_makes_room_for_an_honest_one
 );
@@ -97,8 +99,8 @@ async fn established_clients_are_served_beside_a_crowd_of_strangers(backend: &st
         signed += 1;
     }
     assert!(signed > 20, "{signed} signatures in three seconds");
-    // Refusals are explicit: who has no place was closed, under a name. Which one depends on the machine: an I/O thread
-    // without a CPU for a moment has no room for those who come meanwhile, and they are not its handshakes.
+    // Refusals are explicit: who has no place was closed, under a name. Which one depends on the machine: one that stands
+    // still for a while takes in fewer at one time.
     let late = ["keyserver_tls_handshake_failures_total", "deadline"];
     wait_for_metric(&world.server, &late, |count| count > 0.0).await;
     let no_place = (SILENT + DRIPPING - PER_SOURCE) as f64;
@@ -127,6 +129,26 @@ async fn established_clients_are_served_beside_a_crowd_of_strangers(backend: &st
         world.server.log().matching("panicked"),
         Vec::<String>::new()
     );
+}
+
+/// More connections than an I/O thread has room for come at one moment, as after a pause of the machine or of the
+/// network: those behind wait, and none is lost.
+async fn a_fleet_that_comes_at_once_is_taken_in(backend: &str) {
+    const FLEET: usize = 1000;
+    let mut config = ServerConfig::default().io_backend(backend);
+    config.extra = "[limits]\nhandshake_deadline = \"60s\"\n".to_owned();
+    let world = World::with_config(&[KeyKind::P256], &config);
+    let address = world.server.address();
+    world.server.signal(Signal::SIGSTOP);
+    let mut fleet = Vec::new();
+    for _ in 0..FLEET {
+        fleet.push(half_open(address).await);
+    }
+    world.server.signal(Signal::SIGCONT);
+    let opened = ["keyserver_connections_opened_total"];
+    wait_for_metric(&world.server, &opened, |count| count == FLEET as f64).await;
+    let refused = http::sum(&world.server.metrics(), &["keyserver_rejected_total"]);
+    assert_eq!(refused, 0.0);
 }
 
 fn control_answers(world: &World, ksctl: &Path) -> bool {

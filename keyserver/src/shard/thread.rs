@@ -86,8 +86,12 @@ impl ShardHandle {
         self.load.load(Ordering::Relaxed)
     }
 
-    /// Hands a connection over. `false`: the thread has not taken over the last ones yet, and the
-    /// connection is closed.
+    /// Whether the thread has taken over enough of the last ones to take one more.
+    pub(crate) fn has_room(&self) -> bool {
+        self.commands.capacity() > 0
+    }
+
+    /// Hands a connection over. `false`: the thread has no room for it, and it is closed.
     pub(crate) fn serve(
         &self,
         socket: std::net::TcpStream,
