@@ -40,7 +40,9 @@ pub(crate) async fn half_open(address: SocketAddr) -> TcpStream {
 }
 
 async fn who_says_nothing_stays_with_the_kernel(backend: &str) {
-    let world = World::new(backend, &[KeyKind::P256]);
+    let mut config = ServerConfig::default().io_backend(backend);
+    config.extra = "[limits]\nhandshake_deadline = \"8s\"\n".to_owned();
+    let world = World::with_config(&[KeyKind::P256], &config);
     let client = world.client().await;
     let address = world.server.address();
     let mut silent = Vec::new();

@@ -17,7 +17,7 @@ const KEYS: usize = 5000;
 const HOGS: usize = 64;
 
 /// In seconds, since what it shows is that the thread is not held: it was, for minutes.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server with `KEYS` keys; `edge-1` may use one of them, with these settings.
 fn start(backend: &str, keys: usize, more: &str) -> (Fixture, KeyServer) {

@@ -145,7 +145,8 @@ pub struct ServerConfig {
     pub purpose: String,
     /// Who may do what.
     pub clients: Vec<ClientRule>,
-    /// More TOML, after everything else: start it with a table header.
+    /// More TOML, after everything else: start it with a table header. Without `[limits]` in it, handshakes have 30
+    /// seconds.
     pub extra: String,
 }
 
@@ -223,6 +224,10 @@ directory = "keys"
             }
         }
         text.push('\n');
+        if !self.extra.contains("[limits]") {
+            // Two seconds are for a server that has its CPUs; tests run beside each other, and beside compilers.
+            text.push_str("[limits]\nhandshake_deadline = \"30s\"\n");
+        }
         text.push_str(&self.extra);
         text
     }
