@@ -298,7 +298,7 @@ impl Engine {
         self.run_yielding(jobs, &mut || {});
     }
 
-    /// Like [`Self::run`], and calls `between` about every 150 us within a long batch, so that a
+    /// Like [`Self::run`], and calls `between` about every 150 us within a long batch and after each single, so that a
     /// signature of 10 us does not wait for an RSA-4096 batch of 4 ms. What `between` runs must be
     /// short, and must not come back here with long work of its own.
     pub fn run_yielding(&self, jobs: &mut [Job<'_>], between: &mut dyn FnMut()) {
@@ -311,7 +311,7 @@ impl Engine {
 
     fn compute(&self, jobs: &mut [Job<'_>], between: &mut dyn FnMut()) {
         let Some(lanes) = self.lanes.as_deref() else {
-            self.run_single(jobs);
+            self.run_single(jobs, between);
             return;
         };
         let mut rest = jobs;
@@ -323,7 +323,7 @@ impl Engine {
                 lanes.run_yielding(now, between);
                 self.check(now, lanes, false);
             } else {
-                self.run_single(now);
+                self.run_single(now, between);
             }
             rest = later;
         }
@@ -360,7 +360,7 @@ impl Engine {
         (fill, batch)
     }
 
-    fn run_single(&self, jobs: &mut [Job<'_>]) {
+    fn run_single(&self, jobs: &mut [Job<'_>], between: &mut dyn FnMut()) {
         // What a token computes is not this machine's.
         let kind = |job: &Job<'_>| (job.key.class(), job.key.is_in_token());
         for jobs in jobs.chunk_by_mut(|one, next| kind(one) == kind(next)) {
@@ -373,50 +373,77 @@ impl Engine {
                 continue;
             }
             count(&self.counters.single, jobs.len());
-            self.reference.run(jobs);
+            for job in jobs.chunks_mut(1) {
+                self.reference.run(job);
+                between();
+            }
             self.check(jobs, &*self.reference, true);
         }
     }
 
     /// Looks at each result of `backend` before the caller sees it.
     fn check(&self, jobs: &mut [Job<'_>], backend: &dyn Backend, is_reference: bool) {
-        // What a token returns has been verified, and retried where that helps, before it gets here.
-        for job in jobs.iter_mut().filter(|job| !job.key.is_in_token()) {
-            let failed = match job.result {
-                Ok(()) => {
-                    let due = match job.operation {
-                        Operation::RsaPkcs1Sign(_)
-                        | Operation::RsaPssSign(_)
-                        | Operation::RsaPrivate => !backend.checks_results(),
-                        Operation::EcdsaSign(_) | Operation::Ed25519Sign | Operation::MlDsaSign => {
-                            self.sampler.next()
-                        }
-                    } || self.quarantine.trust(job.key.class()) != Trust::Trusted;
-                    if !due || result_is_correct(job) {
-                        continue;
-                    }
-                    Some(Check::Verification)
-                }
-                // A backend that checks by itself says so when a check failed.
-                Err(JobError::CheckFailed) => Some(Check::Backend),
-                Err(JobError::Failed) => None,
-                Err(JobError::Input | JobError::WrongKey | JobError::Quarantined) => continue,
-            };
-            if failed.is_some() {
-                count(&self.counters.check_failures, 1);
-                let trust = if is_reference {
-                    Trust::Refused
-                } else {
-                    Trust::Single
-                };
-                self.quarantine.lower(job.key.class(), trust);
-            }
-            self.redo(job);
-            if let Some(check) = failed {
-                let redone = job.result.is_ok();
-                self.alarms.raise(backend.name(), job, check, redone);
+        let mut found = false;
+        for job in jobs.iter_mut() {
+            found |= self.check_one(job, backend, is_reference, false);
+        }
+        if found {
+            // What the rate has passed over came from the same hands.
+            for job in jobs.iter_mut().filter(|job| job.result.is_ok()) {
+                self.check_one(job, backend, is_reference, true);
             }
         }
+    }
+
+    /// Looks at one result, and at its numbers too where the rate or the class says so, or if it `must`. Whether a check
+    /// failed.
+    fn check_one(
+        &self,
+        job: &mut Job<'_>,
+        backend: &dyn Backend,
+        is_reference: bool,
+        must: bool,
+    ) -> bool {
+        // What a token returns has been verified, and retried where that helps, before it gets here.
+        if job.key.is_in_token() {
+            return false;
+        }
+        let failed = match job.result {
+            Ok(()) => {
+                let due = match job.operation {
+                    Operation::RsaPkcs1Sign(_)
+                    | Operation::RsaPssSign(_)
+                    | Operation::RsaPrivate => !backend.checks_results(),
+                    Operation::EcdsaSign(_) | Operation::Ed25519Sign | Operation::MlDsaSign => {
+                        self.sampler.next()
+                    }
+                };
+                let due = due || must || self.quarantine.trust(job.key.class()) != Trust::Trusted;
+                if !due || result_is_correct(job) {
+                    return false;
+                }
+                Some(Check::Verification)
+            }
+            // A backend that checks by itself says so when a check failed.
+            Err(JobError::CheckFailed) => Some(Check::Backend),
+            Err(JobError::Failed) => None,
+            Err(JobError::Input | JobError::WrongKey | JobError::Quarantined) => return false,
+        };
+        if failed.is_some() {
+            count(&self.counters.check_failures, 1);
+            let trust = if is_reference {
+                Trust::Refused
+            } else {
+                Trust::Single
+            };
+            self.quarantine.lower(job.key.class(), trust);
+        }
+        self.redo(job);
+        if let Some(check) = failed {
+            let redone = job.result.is_ok();
+            self.alarms.raise(backend.name(), job, check, redone);
+        }
+        failed.is_some()
     }
 
     /// Wipes a failed result and tries once more on the reference backend, always verifying.
@@ -446,151 +473,4 @@ fn answer_key_exchange(job: &mut Job<'_>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::alarm::MAX_ALARMS;
-    use crate::job::Hash;
-    use crate::key::Key;
-
-    /// A reference that is wrong every time: the machine is broken.
-    struct Broken;
-
-    impl Backend for Broken {
-        fn name(&self) -> &'static str {
-            "broken"
-        }
-
-        fn lanes(&self, _: Class) -> usize {
-            1
-        }
-
-        fn checks_results(&self) -> bool {
-            true
-        }
-
-        fn run(&self, jobs: &mut [Job<'_>]) {
-            Single.run(jobs);
-            for job in jobs {
-                if let Some(last) = job.output.last_mut() {
-                    *last ^= 1;
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_result_that_fails_twice_is_withheld() {
-        let config = EngineConfig {
-            engine: EngineChoice::Single,
-            verify_ecdsa: VerifyRate::ALWAYS,
-            calibration: Duration::ZERO,
-        };
-        let mut engine = Engine::with_lanes(config, None).unwrap();
-        engine.reference = Box::new(Broken);
-        let key = Key::from_bytes(include_bytes!("calibrate/p256.der")).unwrap();
-        let mut output = Vec::new();
-        let operation = Operation::EcdsaSign(Hash::Sha256);
-        let mut jobs = [Job::new(&key, operation, &[3; 32], &mut output)];
-        engine.run(&mut jobs);
-        assert_eq!(jobs[0].result, Err(JobError::CheckFailed));
-        assert!(output.is_empty());
-        let counters = engine.counters();
-        assert_eq!((counters.check_failures, counters.fallbacks), (2, 1));
-        assert_eq!(engine.trust(Class::P256), Trust::Refused);
-        // One alarm for each, and none of them says that it came right in the end.
-        let alarms = engine.take_alarms();
-        assert_eq!((alarms.events.len(), alarms.more), (2, 0));
-        for alarm in alarms.events {
-            assert_eq!((alarm.backend, alarm.redone), ("broken", false));
-            assert_eq!((alarm.check, alarm.ski), (Check::Verification, key.ski()));
-        }
-        assert_eq!(engine.take_alarms(), Alarms::default());
-    }
-
-    /// What fails for one class is not asked again, and does not stop the others.
-    #[test]
-    fn a_refused_class_computes_nothing_until_it_is_proved() {
-        let config = EngineConfig {
-            engine: EngineChoice::Single,
-            verify_ecdsa: VerifyRate::ALWAYS,
-            calibration: Duration::ZERO,
-        };
-        let mut engine = Engine::with_backends(config, Box::new(Broken), None).unwrap();
-        let keys = [
-            include_bytes!("calibrate/p256.der").as_slice(),
-            include_bytes!("calibrate/ed25519.der"),
-        ];
-        let [p256, ed25519] = keys.map(|der| Key::from_bytes(der).unwrap());
-        let run = |engine: &Engine| {
-            let (mut first, mut second) = (Vec::new(), Vec::new());
-            let operation = Operation::EcdsaSign(Hash::Sha256);
-            let mut jobs = [
-                Job::new(&p256, operation, &[3; 32], &mut first),
-                Job::new(&ed25519, Operation::Ed25519Sign, &[3; 32], &mut second),
-            ];
-            engine.run(&mut jobs);
-            jobs.map(|job| job.result)
-        };
-        assert_eq!(run(&engine), [Err(JobError::CheckFailed); 2]);
-        assert_eq!(run(&engine), [Err(JobError::Quarantined); 2]);
-        assert!(!engine.try_single(Class::P256), "it is still wrong");
-        assert_eq!(engine.release(Class::P256), Err(ProofError::Wrong));
-        // The machine comes to its senses.
-        engine.reference = Box::new(Single);
-        assert_eq!(run(&engine), [Err(JobError::Quarantined); 2]);
-        assert!(engine.try_single(Class::P256));
-        assert!(!engine.try_single(Class::P256), "it goes on already");
-        assert_eq!(engine.trust(Class::P256), Trust::Single);
-        assert_eq!(run(&engine), [Ok(()), Err(JobError::Quarantined)]);
-        engine.release(Class::Ed25519).unwrap();
-        assert_eq!(run(&engine), [Ok(()); 2]);
-        assert_eq!(engine.trust(Class::Ed25519), Trust::Trusted);
-    }
-
-    #[test]
-    fn a_flood_of_alarms_is_kept_short_and_counted() {
-        let config = EngineConfig {
-            engine: EngineChoice::Single,
-            verify_ecdsa: VerifyRate::ALWAYS,
-            calibration: Duration::ZERO,
-        };
-        let mut engine = Engine::with_lanes(config, None).unwrap();
-        engine.reference = Box::new(Broken);
-        let key = Key::from_bytes(include_bytes!("calibrate/p256.der")).unwrap();
-        let mut outputs = vec![Vec::new(); MAX_ALARMS];
-        let operation = Operation::EcdsaSign(Hash::Sha256);
-        let mut jobs: Vec<_> = (outputs.iter_mut())
-            .map(|output| Job::new(&key, operation, &[3; 32], output))
-            .collect();
-        engine.run(&mut jobs);
-        let alarms = engine.take_alarms();
-        assert_eq!(alarms.events.len(), MAX_ALARMS);
-        assert_eq!(alarms.more, engine.counters().check_failures - 16);
-        assert_eq!(engine.take_alarms(), Alarms::default());
-    }
-
-    #[test]
-    fn the_callers_mistakes_are_not_redone() {
-        let config = EngineConfig {
-            calibration: Duration::ZERO,
-            ..EngineConfig::default()
-        };
-        let engine = Engine::new(config).unwrap();
-        let key = Key::from_bytes(include_bytes!("calibrate/p256.der")).unwrap();
-        let (mut first, mut second) = (vec![1], vec![2]);
-        let mut jobs = [
-            Job::new(
-                &key,
-                Operation::EcdsaSign(Hash::Sha256),
-                &[3; 31],
-                &mut first,
-            ),
-            Job::new(&key, Operation::RsaPrivate, &[3; 32], &mut second),
-        ];
-        engine.run(&mut jobs);
-        assert_eq!(jobs[0].result, Err(JobError::Input));
-        assert_eq!(jobs[1].result, Err(JobError::WrongKey));
-        assert!(first.is_empty() && second.is_empty());
-        assert_eq!(engine.counters().fallbacks, 0);
-    }
-}
+mod tests;

@@ -247,6 +247,67 @@ fn the_rate_decides_how_many_lies_are_found() {
     }
 }
 
+/// Eight lanes, all of which go wrong.
+struct Broken;
+
+impl Backend for Broken {
+    fn name(&self) -> &'static str {
+        "broken"
+    }
+
+    fn lanes(&self, _: Class) -> usize {
+        8
+    }
+
+    fn checks_results(&self) -> bool {
+        false
+    }
+
+    fn run(&self, jobs: &mut [Job<'_>]) {
+        for job in jobs {
+            job.output.clear();
+            job.result = Ok(());
+        }
+    }
+}
+
+/// The rate has one in four looked at, the fourth of this batch; those before it leave with it.
+#[test]
+fn when_one_is_wrong_all_of_its_batch_are_looked_at() {
+    let config = EngineConfig {
+        engine: EngineChoice::Lanes,
+        verify_ecdsa: VerifyRate::permille(250),
+        calibration: std::time::Duration::ZERO,
+    };
+    let engine = Engine::with_lanes(config, Some(Box::new(Broken))).unwrap();
+    let key = key("p256.pkcs8.pem");
+    let mut outputs = vec![Vec::new(); 8];
+    let mut jobs: Vec<_> = (outputs.iter_mut())
+        .map(|output| Job::new(&key, Operation::EcdsaSign(Hash::Sha256), &[9; 32], output))
+        .collect();
+    engine.run(&mut jobs);
+    assert!(jobs.iter().all(|job| job.result == Ok(())));
+    assert!(outputs.iter().all(|output| !output.is_empty()));
+    assert_eq!(engine.counters().check_failures, 8);
+}
+
+/// Eight singles of a long class in one batch, as when its lanes were wrong, keep brief ones waiting for one of them only.
+#[test]
+fn other_work_may_be_slipped_in_between_singles() {
+    let engine = engine(Lie::Nothing, VerifyRate::NEVER);
+    let key = key("rsa2048.pkcs8.pem");
+    let operation = Operation::RsaPkcs1Sign(Hash::Sha256);
+    run_four(&engine, &key, operation, &[9; 32]);
+    assert_eq!(engine.trust(key.class()), Trust::Single);
+    let mut outputs = vec![Vec::new(); 8];
+    let mut jobs: Vec<_> = (outputs.iter_mut())
+        .map(|output| Job::new(&key, operation, &[9; 32], output))
+        .collect();
+    let mut slipped_in = 0;
+    engine.run_yielding(&mut jobs, &mut || slipped_in += 1);
+    assert_eq!(slipped_in, 8);
+}
+
 #[test]
 fn lanes_on_demand_need_lanes() {
     let config = EngineConfig {
