@@ -159,7 +159,7 @@ fn run_epoll(context: ShardContext, commands: mpsc::Receiver<Command>, report: &
         }
     };
     let _ = report.send(Ok(()));
-    let shard = Rc::new(Shard::<tokio::net::TcpStream>::new(context));
+    let shard = Rc::new(Shard::<super::epoll::Polled>::new(context));
     tokio::task::LocalSet::new().block_on(&runtime, shard.run(commands));
 }
 
