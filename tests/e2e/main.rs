@@ -43,6 +43,7 @@ mod drain;
 mod failover;
 mod full_disk;
 mod https_edge;
+mod hung_log;
 mod hung_slot;
 mod idle;
 mod key_exchange;

@@ -211,8 +211,10 @@ fn execute(command: Command) -> Result<(), Failure> {
                 LogFormat::Text => logging::Format::Text,
                 LogFormat::Json => logging::Format::Json,
             };
-            logging::init("info", format).map_err(Failure::start)?;
-            run::run(&config.config)
+            let log = logging::Log::start("info", format).map_err(Failure::start)?;
+            let result = run::run(&config.config);
+            drop(log);
+            result
         }
         Command::Check { config, online } => check::check(&config.config, online),
         Command::Acl(AclCommand::Explain { config, arguments }) => {

@@ -4,14 +4,20 @@
 //! that peers choose are escaped by the formatter. `KEYSERVER_LOG` sets the level: `error`, `warn`,
 //! `info` (the default), `debug`, `trace`, or a filter such as `info,keyserver::shard=debug`.
 
+mod writer;
+
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// The environment variable with the level.
 pub const LEVEL_VARIABLE: &str = "KEYSERVER_LOG";
+
+/// At the end of the process, how long the last lines may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,6 +52,31 @@ impl std::error::Error for LoggingError {}
 /// `KEYSERVER_LOG` holds something that is not a level or filter, or the log runs already.
 pub fn init(default_level: &str, format: Format) -> Result<(), LoggingError> {
     init_to(default_level, format, io::stderr)
+}
+
+/// The log of a server: written by a thread of its own, so that a reader that stands still keeps nobody waiting.
+#[derive(Debug)]
+pub struct Log(writer::Lines);
+
+impl Log {
+    /// Starts it, as [`init`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`init`], or the system gives no thread.
+    pub fn start(default_level: &str, format: Format) -> Result<Self, LoggingError> {
+        let lines = writer::Lines::to(io::stderr())
+            .map_err(|error| LoggingError(format!("no thread to write the log: {error}")))?;
+        init_to(default_level, format, lines.clone())?;
+        Ok(Self(lines))
+    }
+}
+
+/// The last words get out, unless nobody reads them.
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.flush(LAST_WORDS);
+    }
 }
 
 /// The same to another place than standard error, for tests.
