@@ -14,6 +14,9 @@ use nix::unistd::{Pid, gettid};
 /// out before the next operation starts.
 const CRYPTO_NICE: i32 = 5;
 
+/// How nice a thread is that does what nobody waits for, on CPUs that serve: a tenth of what a crypto thread gets.
+const BACKGROUND_NICE: i32 = 15;
+
 /// The time slice of an I/O thread. Its turns take some 10 to 100 us and what it brings is waited
 /// for. The scheduler runs a task that wakes up at once when its slice is shorter than that of the
 /// running one, which otherwise keeps the CPU for 3 ms or so.
@@ -43,6 +46,13 @@ pub(crate) fn settle_crypto_thread(cpu: Option<usize>) {
     pin_thread(cpu);
     if let Err(error) = set_thread_nice(CRYPTO_NICE) {
         tracing::debug!(%error, "crypto thread keeps its priority");
+    }
+}
+
+/// Lowers the priority of the calling thread below that of all that serve. A wish, too.
+pub(crate) fn settle_background_thread() {
+    if let Err(error) = set_thread_nice(BACKGROUND_NICE) {
+        tracing::debug!(%error, "a thread in the background keeps its priority");
     }
 }
 

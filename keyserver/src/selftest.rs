@@ -8,6 +8,7 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use accel::{
@@ -16,7 +17,7 @@ use accel::{
 
 use crate::snapshot::{LoadError, Snapshot};
 use crate::tokens::Tokens;
-use crate::{alarm, config};
+use crate::{alarm, config, os};
 
 /// What is signed. Any 32 bytes do; these say in a trace where they come from.
 const MESSAGE: &[u8; 32] = b"keyserver: test before key use..";
@@ -70,17 +71,21 @@ impl Prover {
             .iter()
             .flat_map(|keys| keys.chunks(MAX_FILL))
             .collect();
-        let result = self.run_all(&batches);
+        let result = self.run_all(&batches, old.is_some());
         // A key that only came right the second time is in force, and the machine is suspect.
         alarm::report(&self.0);
         result
     }
 
-    /// Spreads the batches over the CPUs: 100,000 RSA keys take a core about half a minute.
-    fn run_all(&self, batches: &[&[(&Key, &str)]]) -> Result<(), LoadError> {
+    /// Spreads the batches over the CPUs: 100,000 RSA keys take a core about half a minute. When a server is serving
+    /// meanwhile, what it serves goes first.
+    fn run_all(&self, batches: &[&[(&Key, &str)]], is_serving: bool) -> Result<(), LoadError> {
         let next = Mutex::new(batches.iter());
         let take = || next.lock().unwrap_or_else(PoisonError::into_inner).next();
         let work = || {
+            if is_serving {
+                os::settle_background_thread();
+            }
             while let Some(batch) = take() {
                 self.run(batch)?;
             }
@@ -88,14 +93,13 @@ impl Prover {
         };
         let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
         std::thread::scope(|scope| {
-            let helpers = cpus.min(batches.len()).saturating_sub(1);
-            let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
-            let mut result = work();
-            for helper in helpers {
-                let helped = helper.join().unwrap_or_else(|panic| resume_unwind(panic));
-                result = result.and(helped);
-            }
-            result
+            // Threads of their own: a thread that has lowered its priority cannot raise it again.
+            let threads = cpus.min(batches.len());
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            let result = |thread: ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+            };
+            threads.into_iter().try_for_each(result)
         })
     }
 
