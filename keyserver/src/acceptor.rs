@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
 
 use crate::door::Door;
@@ -24,7 +24,15 @@ use crate::{clock, limits, os};
 ///
 /// The address is in use, not ours, or not allowed.
 pub(crate) fn listen(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
-    let listener = match listenfd::ListenFd::from_env().take_tcp_listener(0)? {
+    let mut passed = listenfd::ListenFd::from_env();
+    if passed.len() > 1 {
+        // The kernel would take connections on the others, and nobody would serve them.
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "systemd passed several sockets, and one is served: leave one ListenStream= in keyserver.socket",
+        ));
+    }
+    let listener = match passed.take_tcp_listener(0)? {
         Some(inherited) => {
             tracing::info!("listening on the socket passed by systemd");
             inherited
@@ -36,6 +44,12 @@ pub(crate) fn listen(address: SocketAddr, backlog: u32) -> io::Result<std::net::
     if let Err(error) = os::defer_accept(&listener, limits::SILENCE_IN_KERNEL) {
         tracing::debug!(%error, "connections are taken before they say anything");
     }
+    // Accepted sockets inherit it. An edge that lost its power says no more, and its connection would keep its places.
+    let keepalive = TcpKeepalive::new()
+        .with_time(limits::KEEPALIVE_TIME)
+        .with_interval(limits::KEEPALIVE_INTERVAL)
+        .with_retries(limits::KEEPALIVE_PROBES);
+    SockRef::from(&listener).set_tcp_keepalive(&keepalive)?;
     Ok(listener)
 }
 
@@ -140,4 +154,24 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_gone_is_found() {
+        let listener = listen("127.0.0.1:0".parse().unwrap(), 16).unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        io::Write::write_all(&mut peer, &[22]).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.keepalive().unwrap());
+        assert_eq!(
+            accepted.tcp_keepalive_time().unwrap(),
+            limits::KEEPALIVE_TIME
+        );
+    }
 }

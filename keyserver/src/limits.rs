@@ -148,8 +148,13 @@ pub const HANDSHAKES_PER_SOURCE: usize = 1024;
 pub const HANDSHAKE_RATE_PER_SOURCE: usize = 500;
 
 /// A source that was quiet may begin as many handshakes at once as its rate gives in this time:
-/// 2,000, so that a fleet can come back together.
-pub const HANDSHAKE_BURST: Duration = Duration::from_secs(4);
+/// 1,000, so that a fleet can come back together.
+pub const HANDSHAKE_BURST: Duration = Duration::from_secs(2);
+
+// Those who begin at once are under way together.
+const _: () = assert!(
+    HANDSHAKE_RATE_PER_SOURCE as u64 * HANDSHAKE_BURST.as_secs() <= HANDSHAKES_PER_SOURCE as u64
+);
 
 /// Sources that are remembered at a time, unless more have connections. An entry takes about 50
 /// bytes.
@@ -267,6 +272,16 @@ pub const REFUSALS_LOGGED_PER_SECOND: u32 = 10;
 
 /// Pause of the acceptor after it ran out of descriptors or memory.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// A connection on which nothing came for so long is asked by the kernel whether its peer is still there. These three are
+/// those of `systemd/keyserver.socket`.
+pub const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+
+/// And after each such time without an answer, again.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// When so many had none, the connection is closed.
+pub const KEEPALIVE_PROBES: u32 = 3;
 
 /// The listener's queue of connections that the kernel has completed, and that of those which it keeps because they have
 /// said nothing yet. When the second is full, the kernel answers by cookies, and keeps none back.
