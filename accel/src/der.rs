@@ -223,12 +223,11 @@ impl<'a> Pkcs8<'a> {
     }
 }
 
-/// The numbers of a decoded `RSAPrivateKey`, big endian without leading zeros.
+/// The numbers of a decoded `RSAPrivateKey` but d, big endian without leading zeros.
 #[derive(Clone)]
 pub(crate) struct RsaPrivateKey<'a> {
     pub(crate) n: &'a [u8],
     pub(crate) e: &'a [u8],
-    pub(crate) d: &'a [u8],
     pub(crate) p: &'a [u8],
     pub(crate) q: &'a [u8],
     pub(crate) dp: &'a [u8],
@@ -243,10 +242,12 @@ impl<'a> RsaPrivateKey<'a> {
         if reader.unsigned()? != [0] {
             return Err(DerError);
         }
+        let (n, e) = (reader.positive()?, reader.positive()?);
+        // d is not needed beside its two remainders. AWS-LC compares them.
+        reader.positive()?;
         let key = Self {
-            n: reader.positive()?,
-            e: reader.positive()?,
-            d: reader.positive()?,
+            n,
+            e,
             p: reader.positive()?,
             q: reader.positive()?,
             dp: reader.positive()?,

@@ -426,10 +426,10 @@ impl Key {
     }
 
     /// What stands in for badly padded premaster secrets; RSA keys only. Made at first use from the private
-    /// exponent, or, for a key in a token, by [`Self::prepare_key_exchange`].
+    /// exponents, or, for a key in a token, by [`Self::prepare_key_exchange`].
     pub(crate) fn substitutes(&self) -> Option<&Substitutes> {
         if let Some(parts) = self.rsa_parts() {
-            let make = || Box::new(Substitutes::new(&parts.d, parts.modulus_len()));
+            let make = || Box::new(Substitutes::new(&parts.exponents()));
             return Some(self.substitutes.get_or_init(make));
         }
         self.substitutes.get().map(Box::as_ref)
@@ -448,7 +448,7 @@ impl Key {
     /// Keeps what the token has made of [`Self::key_exchange_challenge`]. It is a secret: wipe it after.
     pub fn prepare_key_exchange(&self, opened: &[u8]) {
         // Another request may have been first, with the same result.
-        let made = Substitutes::new(opened, opened.len());
+        let made = Substitutes::new(opened);
         let _ = self.substitutes.set(Box::new(made));
     }
 

@@ -1,6 +1,6 @@
 //! The numbers of an RSA key, read from its file, and the weaknesses they can show.
 
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::der::RsaPrivateKey;
 use crate::error::KeyError;
@@ -25,8 +25,6 @@ pub(crate) struct RsaParts {
     pub(crate) n: Vec<u8>,
     /// Public exponent.
     pub(crate) e: u64,
-    /// Private exponent.
-    pub(crate) d: Vec<u8>,
     /// First prime.
     pub(crate) p: Vec<u8>,
     /// Second prime.
@@ -63,7 +61,6 @@ impl RsaParts {
         Ok(Self {
             n: decoded.n.to_vec(),
             e,
-            d: decoded.d.to_vec(),
             p: decoded.p.to_vec(),
             q: decoded.q.to_vec(),
             dp: decoded.dp.to_vec(),
@@ -75,6 +72,26 @@ impl RsaParts {
     /// Length of the modulus in bytes, called k in RFC 8017.
     pub(crate) const fn modulus_len(&self) -> usize {
         self.n.len()
+    }
+
+    /// The private exponent modulo each prime less one, that of the larger prime first, each in k bytes. The exponent itself
+    /// may be written modulo either of two numbers, Euler's and Carmichael's, and the primes in either order: this is the
+    /// same for all forms of a key. (AWS-LC refuses a key whose two are not reduced.)
+    pub(crate) fn exponents(&self) -> Zeroizing<Vec<u8>> {
+        // Neither has leading zeros.
+        let p_is_larger = (self.p.len(), &self.p) > (self.q.len(), &self.q);
+        let (first, second) = if p_is_larger {
+            (&self.dp, &self.dq)
+        } else {
+            (&self.dq, &self.dp)
+        };
+        let len = self.modulus_len();
+        let mut exponents = Zeroizing::new(Vec::with_capacity(2 * len));
+        for (number, end) in [(first, len), (second, 2 * len)] {
+            exponents.resize(end.saturating_sub(number.len()), 0);
+            exponents.extend_from_slice(number);
+        }
+        exponents
     }
 
     /// Length of the modulus in bits.

@@ -176,6 +176,7 @@ fn bad_keys_are_refused_for_the_right_reason() {
         ("bad/close-primes.pem", KeyError::ClosePrimes),
         ("bad/wrong-modulus.pem", KeyError::Inconsistent),
         ("bad/wrong-exponent.pem", KeyError::Inconsistent),
+        ("bad/unreduced-exponent.pem", KeyError::Inconsistent),
         ("bad/wrong-coefficient.pem", KeyError::Inconsistent),
         ("bad/p256-other-public.pem", KeyError::PublicKeyMismatch),
         ("bad/p256-scalar-zero.pem", KeyError::Inconsistent),

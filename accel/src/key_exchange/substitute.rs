@@ -1,8 +1,8 @@
 //! What stands in for the secret of a block that does not conform.
 //!
-//! Everything comes from `kdk = HMAC-SHA-256(SHA-256(d), "kdk1")`, with the private exponent d written
-//! in k bytes: as secret as the key, the same on every box that holds it, and of no use for anything
-//! else. What depends on the ciphertext c comes of one code, so that c is hashed once. The scheme is that of
+//! Everything comes from `kdk = HMAC-SHA-256(SHA-256(dP || dQ), "kdk1")`, with the two private exponents, that of the
+//! larger prime first, each in k bytes: as secret as the key, the same on every box that holds it in whatever form, and of
+//! no use for anything else. (The one exponent d is not the same in all forms of a key.) What depends on the ciphertext c comes of one code, so that c is hashed once. The scheme is that of
 //! draft-irtf-cfrg-rsa-guidance ("implicit rejection"), for a message of known length.
 //!
 //! ```text
@@ -59,13 +59,9 @@ impl fmt::Debug for Substitutes {
 }
 
 impl Substitutes {
-    /// From the private exponent and the length of the modulus in bytes.
-    pub(crate) fn new(private_exponent: &[u8], modulus_len: usize) -> Self {
-        let leading_zeros = modulus_len.saturating_sub(private_exponent.len());
-        let mut padded = Zeroizing::new(vec![0; leading_zeros]);
-        padded.reserve_exact(private_exponent.len());
-        padded.extend_from_slice(private_exponent);
-        let secret = digest::digest(&digest::SHA256, &padded);
+    /// From what only the holder of the key knows: its private exponents, or the root of [`challenge`].
+    pub(crate) fn new(secret: &[u8]) -> Self {
+        let secret = digest::digest(&digest::SHA256, secret);
         let outer = hmac::Key::new(hmac::HMAC_SHA256, secret.as_ref());
         let kdk = hmac::sign(&outer, b"kdk1");
         Self(hmac::Key::new(hmac::HMAC_SHA384, kdk.as_ref()))

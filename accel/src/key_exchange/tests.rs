@@ -6,7 +6,9 @@ use super::*;
 const K: usize = 256;
 
 fn substitutes() -> Substitutes {
-    Substitutes::new(&[0x11; K - 1], K)
+    let mut secret = [0x11; K];
+    secret[0] = 0;
+    Substitutes::new(&secret)
 }
 
 /// A block `00 02 PS 00 secret` with a filler of `fill`.
@@ -81,6 +83,14 @@ fn a_bad_block_gives_the_substitute_of_its_ciphertext_and_key_alone() {
     assert_eq!(seen.len(), 2, "another ciphertext has another");
 }
 
+/// For `rsa2048-uneven`, computed from its numbers with hashlib of Python.
+const UNEVEN_SUBSTITUTE: &str =
+    "6989ba2982ebeed497086a30d4c2e31ae7b7b9cf17ba0dd9de8ad805ef5e7f399f3de07a6868ae505aeeed770dc8";
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// For the key of these tests and this ciphertext, made by Python's `hashlib` and `hmac` and `openssl enc -aes-256-ctr`.
 const PREMASTER_SUBSTITUTE: &str = "0000d93afc2b7406ddd59956d6d22d5941021b92ff992a0d638355e06ae88fe4\
     269ce932a553a0f94917de4efc2f82d6";
@@ -99,7 +109,6 @@ const CHALLENGE: &str = "8ef1624cea11d2e34fb11efd3719bf429921f411128fd656ac0a030
 /// breaks every fleet in which the old and the new version serve one key, so it needs a form of its own.
 #[test]
 fn the_substitutes_are_those_of_every_version() {
-    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
     let substitutes = substitutes();
     let premaster = substitutes.premaster(b"ciphertext");
     assert_eq!(hex(&premaster[..]), PREMASTER_SUBSTITUTE);
@@ -111,6 +120,24 @@ fn the_substitutes_are_those_of_every_version() {
     let challenge = challenge(b"public key", K);
     let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &challenge);
     assert_eq!(hex(sum.as_ref()), CHALLENGE);
+}
+
+/// Two servers that have one key in two forms are an oracle together if their substitutes differ.
+#[test]
+fn the_substitutes_do_not_depend_on_how_the_key_is_written() {
+    let of_a_file = |pem: &[u8]| {
+        let key = Key::from_bytes(pem).expect("a key");
+        let substitutes = key.substitutes().expect("an RSA key");
+        hex(&substitutes.premaster(b"ciphertext")[2..])
+    };
+    let one = of_a_file(include_bytes!("../../tests/keys/rsa2048-uneven.pkcs1.pem"));
+    let other = of_a_file(include_bytes!(
+        "../../tests/keys/rsa2048-uneven-otherwise.pkcs1.pem"
+    ));
+    assert_eq!([one.as_str(), other.as_str()], [UNEVEN_SUBSTITUTE; 2]);
+    // And it does on the key.
+    let another = of_a_file(include_bytes!("../../tests/keys/rsa2048.pkcs1.pem"));
+    assert_ne!(one, another);
 }
 
 /// What depends on the ciphertext, written down once more from its definition.

@@ -5,6 +5,7 @@ Needs openssl 3.0 on the path. Good keys come from openssl, bad ones are put tog
 """
 
 import base64
+import math
 import os
 import secrets
 import subprocess
@@ -57,6 +58,12 @@ def rsa_from_primes(p, q, e):
     return rsa(p * q, e, d, p, q, d % (p - 1), d % (q - 1), qinv)
 
 
+def otherwise(p, q, e):
+    """The same key: d by Carmichael's function and not by Euler's, and the primes the other way around."""
+    d = pow(e, -1, math.lcm(p - 1, q - 1))
+    return rsa(p * q, e, d, q, p, d % (q - 1), d % (p - 1), pow(p, -1, q))
+
+
 def prime(number):
     """Fermat, after the small divisors: enough for numbers nobody chose."""
     if any(number % divisor == 0 for divisor in range(3, 3000, 2)):
@@ -85,7 +92,9 @@ def good():
     # A modulus whose length is not a multiple of eight bits.
     write("rsa2052.pkcs1.pem", rsa_from_primes(random_prime(1026), random_prime(1026), 65537))
     # Primes of different lengths, which the Chinese remainder theorem does not mind.
-    write("rsa2048-uneven.pkcs1.pem", rsa_from_primes(random_prime(1100), random_prime(948), 65537))
+    p, q = random_prime(1100), random_prime(948)
+    write("rsa2048-uneven.pkcs1.pem", rsa_from_primes(p, q, 65537))
+    write("rsa2048-uneven-otherwise.pkcs1.pem", otherwise(p, q, 65537))
     for name, curve in (("p256", "P-256"), ("p256-b", "P-256"), ("p384", "P-384"), ("p384-b", "P-384"), ("p521", "P-521")):
         write(f"{name}.pkcs8.pem", openssl("genpkey", "-algorithm", "EC", "-pkeyopt", f"ec_paramgen_curve:{curve}"))
     write("p256.pkcs8.der", openssl("pkcs8", "-topk8", "-nocrypt", "-in", "p256.pkcs8.pem", "-outform", "DER"))
@@ -117,6 +126,7 @@ def bad():
     numbers = dict(n=n, e=e, d=d, p=p, q=q, dp=d % (p - 1), dq=d % (q - 1), qinv=pow(q, -1, p))
     write("bad/wrong-modulus.pem", rsa(**{**numbers, "n": random_prime(1024) * random_prime(1024)}))
     write("bad/wrong-exponent.pem", rsa(**{**numbers, "d": d + 2}))
+    write("bad/unreduced-exponent.pem", rsa(**{**numbers, "dp": numbers["dp"] + p - 1}))
     write("bad/wrong-coefficient.pem", rsa(**{**numbers, "qinv": numbers["qinv"] ^ 4}))
     ours = openssl("ec", "-in", "p256.pkcs8.pem", "-outform", "DER")
     theirs = openssl("ec", "-in", "p256-b.pkcs8.pem", "-outform", "DER")
