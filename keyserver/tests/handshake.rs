@@ -297,7 +297,10 @@ fn objects_shaped_to_fit_are_refused() {
     // SSHSIG with eight bytes of namespace: its hash value reaches from byte 36 to byte 99.
     let mut file = [0; 64];
     file.copy_from_slice(&ssh_file(8)[..64]);
-    for prefix in [request, file] {
+    // A CWT: COSE_Sign1 under ES256, with 81 bytes of payload that hold curve and length.
+    let mut token = [0x11; 64];
+    token[..20].copy_from_slice(b"\x84\x6aSignature1\x43\xa1\x01\x26\x40\x58\x51\xa4");
+    for prefix in [request, file, token] {
         let string = tls12(&prefix, 29, 32, &point);
         assert!(!is_tls12(&string), "{string:02x?}");
         // It is that beginning, and nothing else, that is refused.

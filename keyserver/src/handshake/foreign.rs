@@ -10,6 +10,8 @@
 //!   is one SEQUENCE (or SET) from the first byte to the last, filled by elements.
 //! - SSH signatures of files (the format SSHSIG) begin with that word. Other things that SSH signs
 //!   are longer than any of our strings, or hash values and shorter.
+//! - COSE signatures (RFC 9052, section 4.4; RFC 9338): an array of CBOR that begins with the word `Signature1`,
+//!   `Signature`, or one of `CounterSignature`.
 //!
 //! Web signatures (JWS, and with it ACME) are printable text, and byte 64 of a key exchange, 0x03,
 //! is not.
@@ -23,7 +25,28 @@ const FIRST_CHILDREN: [u8; 5] = [0x02, SEQUENCE, 0xa0, 0xa1, 0xa2];
 
 /// Whether `string` could have a meaning outside of TLS.
 pub(super) fn is_signed_elsewhere(string: &[u8]) -> bool {
-    string.starts_with(b"SSHSIG") || is_asn1_object(string)
+    string.starts_with(b"SSHSIG") || is_asn1_object(string) || is_cose(string)
+}
+
+/// Whether `bytes` begin as a `Sig_structure` of COSE or a countersignature does. Heads may have any form of CBOR.
+fn is_cose(bytes: &[u8]) -> bool {
+    // Arrays (0x80 and more) and texts (0x60 and more) whose length is in the first byte, in so many after it, or not given.
+    fn after_head(bytes: &[u8], kind: u8) -> Option<&[u8]> {
+        let (&first, rest) = bytes.split_first()?;
+        let more = match first.checked_sub(kind)? {
+            0..=0x17 | 0x1f => 0,
+            0x18 => 1,
+            0x19 => 2,
+            0x1a => 4,
+            0x1b => 8,
+            _ => return None,
+        };
+        rest.get(more..)
+    }
+    let context = after_head(bytes, 0x80).and_then(|rest| after_head(rest, 0x60));
+    context.is_some_and(|context| {
+        context.starts_with(b"Signature") || context.starts_with(b"CounterSignature")
+    })
 }
 
 /// Whether the whole of `bytes` is a SEQUENCE or SET whose content is one element after another.
@@ -93,5 +116,26 @@ mod tests {
             assert_eq!(is_asn1_object(bytes), is_object, "{bytes:02x?}");
         }
         assert!(is_signed_elsewhere(b"SSHSIG"));
+    }
+
+    #[test]
+    fn cose_begins_with_an_array_and_its_context() {
+        for (bytes, is_one) in [
+            (&b"\x84\x6aSignature1\x43"[..], true),
+            (b"\x85\x69Signature\x40", true),
+            (b"\x85\x70CounterSignature\x40", true),
+            (b"\x86\x73CounterSignatureV2\x40", true),
+            (b"\x98\x04\x78\x0aSignature1", true),
+            (b"\x9f\x79\x00\x0aSignature1", true),
+            (b"\x9b\0\0\0\0\0\0\0\x04\x6aSignature1", true),
+            (b"\x84\x6aEncrypt0..", false),
+            (b"\x84\x4aSignature1", false),
+            (b"\x64\x6aSignature1", false),
+            (b"\x9c\x6aSignature1", false),
+            (b"\x84", false),
+            (b"\x9b\0", false),
+        ] {
+            assert_eq!(is_signed_elsewhere(bytes), is_one, "{bytes:02x?}");
+        }
     }
 }
