@@ -172,6 +172,25 @@ fn an_inherited_socket_is_served() {
     assert!(server.stop().success());
 }
 
+/// On the second the kernel would take connections, and nobody would serve them.
+#[test]
+fn one_socket_is_inherited_and_not_two() {
+    let program = Path::new("/usr/bin/systemd-socket-activate");
+    if !program.exists() {
+        parts::missing("systemd-socket-activate (Debian: systemd)");
+        return;
+    }
+    let (fixture, config) = fixture();
+    let inherited = [free_address(), free_address()];
+    let listen = inherited.map(|address| format!("--listen={address}").into());
+    let wrapper: Vec<PathBuf> = [program.to_owned()].into_iter().chain(listen).collect();
+    let caller = thread::spawn(move || first_connection(inherited[1]));
+    let (status, log) = KeyServer::start_failing_under(&wrapper, &fixture, &config);
+    drop(caller.join().expect("the first connection"));
+    assert!(!status.success());
+    assert!(!log.matching("several sockets").is_empty(), "{log}");
+}
+
 /// Connects as soon as somebody listens.
 fn first_connection(address: SocketAddr) -> TcpStream {
     let deadline = Instant::now() + PATIENCE;

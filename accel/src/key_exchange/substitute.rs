@@ -2,8 +2,9 @@
 //!
 //! Everything comes from `kdk = HMAC-SHA-256(SHA-256(dP || dQ), "kdk1")`, with the two private exponents, that of the
 //! larger prime first, each in k bytes: as secret as the key, the same on every box that holds it in whatever form, and of
-//! no use for anything else. (The one exponent d is not the same in all forms of a key.) What depends on the ciphertext c comes of one code, so that c is hashed once. The scheme is that of
-//! draft-irtf-cfrg-rsa-guidance ("implicit rejection"), for a message of known length.
+//! no use for anything else. (The one exponent d is not the same in all forms of a key.) What depends on the ciphertext c
+//! comes of one code, so that c is hashed once. The scheme is that of draft-irtf-cfrg-rsa-guidance ("implicit rejection"),
+//! for a message of known length.
 //!
 //! ```text
 //!  premaster secret   client_version[2] || the first 46 bytes of HMAC-SHA-384(kdk, "pms" || c)
