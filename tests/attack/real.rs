@@ -141,6 +141,40 @@ fn everything_holds_over_uring() {
     everything_holds("uring");
 }
 
+/// A ceiling refuses good blocks and bad ones alike, and that is no proof of anything: what depends on an honest answer is
+/// never held then, whether the ceiling is used up in the middle of an attack or was before it.
+#[test]
+fn nothing_is_held_by_a_ceiling_alone() {
+    let clients = CLIENTS.replace("allow = [", "daily = 10\nallow = [");
+    let fixture = fixture(&KEYS);
+    let recording = fixture.path("recording");
+    let server = KeyServer::start(&fixture, &config("epoll", &clients));
+    let options = ["--recording", recording.to_str().unwrap(), "--samples", "8"];
+    let runs = [(); 2].map(|()| attack(&fixture, server.address(), &options));
+    for (report, is_success) in &runs {
+        assert!(!is_success, "it looks as if all had held");
+        assert_eq!(of(report, "broken"), [""; 0]);
+        let mut held = of(report, "held");
+        held.retain(|name| name.starts_with("padding-") || name.starts_with("replay-"));
+        assert_eq!(held, [""; 0]);
+    }
+    let [(midway, _), (before, _)] = &runs;
+    // These want refusals, of what no right names.
+    let held = [
+        "enumerate-answer",
+        "enumerate-time",
+        "foreign-key",
+        "purpose",
+        "sign-digest",
+    ];
+    assert_eq!(of(before, "held"), held);
+    for (_, why) in [&midway["padding-repetition"], &before["padding-error"]] {
+        assert!(why.contains("`daily`"), "{why}");
+    }
+    assert!(!recording.exists(), "what was not answered is kept");
+    assert!(server.stop().success());
+}
+
 /// Rights that are too wide are found, and called by their name.
 #[test]
 fn rights_that_are_too_wide_are_found() {

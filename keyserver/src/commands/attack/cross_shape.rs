@@ -10,7 +10,7 @@ use super::forge::name_of;
 use super::line::Trouble;
 use super::objects;
 use super::rsa::random;
-use super::target::{Target, Victim, honest_handshakes, tls12_string, tls13_string};
+use super::target::{Target, Victim, honest_handshakes, still_signs, tls12_string, tls13_string};
 use super::verdict::Verdict;
 
 /// Where a string of TLS 1.3 has its first byte that one of TLS 1.2 cannot have.
@@ -27,7 +27,8 @@ pub(super) fn run(target: &mut Target) -> Result<Verdict, Trouble> {
     };
     let (mut refused, mut honest) = (0, 0);
     for victim in &keys {
-        honest += honest_handshakes(&mut target.us.line, victim)?;
+        let signed = honest_handshakes(&mut target.us.line, victim)?;
+        honest += signed;
         let Some(scheme) = victim.schemes().first() else {
             continue;
         };
@@ -46,6 +47,7 @@ pub(super) fn run(target: &mut Target) -> Result<Verdict, Trouble> {
             }
             refused += 1;
         }
+        still_signs(&mut target.us.line, victim, signed)?;
     }
     Ok(Verdict::held(format!(
         "{refused} strings with {} were refused, {}",

@@ -9,7 +9,7 @@ use super::forge::name_of;
 use super::line::{Answer, Trouble};
 use super::objects::{self, Object};
 use super::rsa::sha256;
-use super::target::{Target, Victim, honest_handshakes};
+use super::target::{Target, Victim, honest_handshakes, still_signs};
 use super::verdict::Verdict;
 
 /// The operations that sign for TLS.
@@ -47,13 +47,15 @@ fn sign(target: &mut Target, objects: fn(&Victim) -> Vec<Object>) -> Result<Verd
     };
     let (mut refused, mut honest) = (0, 0);
     for victim in &keys {
-        honest += honest_handshakes(&mut target.us.line, victim)?;
+        let signed = honest_handshakes(&mut target.us.line, victim)?;
+        honest += signed;
         for object in objects(victim) {
             match deceive(target, victim, &object)? {
                 Ok(count) => refused += count,
                 Err(why) => return Ok(Verdict::broken(why)),
             }
         }
+        still_signs(&mut target.us.line, victim, signed)?;
     }
     Ok(Verdict::held(format!(
         "{refused} tries with {} were refused, {}",

@@ -82,6 +82,14 @@ fn forge(
             }
         }
     }
+    for (victim, _) in &keys {
+        for way in [Way::Block, Way::Raw, Way::Premaster] {
+            if victim.has_right(way.rights()) && !way.is_open(&mut target.us.line, victim)? {
+                let what = format!("{} with {}", way.name(), victim.label);
+                return Err(Trouble::unanswered(what));
+            }
+        }
+    }
     Ok(Verdict::held(format!(
         "of {asked} blocks of signatures {answered} were answered, none with a signature"
     )))
@@ -127,6 +135,10 @@ pub(super) fn digests(target: &mut Target) -> Result<Verdict, Trouble> {
                 },
                 victim.label,
             )));
+        }
+        if victim.has_right(&["sign-digest"]) {
+            let what = format!("{} with {}", name_of(opcode), victim.label);
+            return Err(Trouble::unanswered(what));
         }
     }
     Ok(Verdict::held(format!(

@@ -49,17 +49,33 @@ impl Door {
 
 /// Why an attack could not be carried out: neither the server's success nor its failure.
 #[derive(Debug)]
-pub(super) struct Trouble(String);
+pub(super) enum Trouble {
+    /// There is no talking to the server: nothing else can be tried either.
+    Ended(String),
+    /// This request, an honest one, is not answered. That attacks are refused as well proves nothing then.
+    Unanswered(String),
+}
 
 impl Trouble {
     pub(super) fn new(what: impl fmt::Display) -> Self {
-        Self(what.to_string())
+        Self::Ended(what.to_string())
+    }
+
+    pub(super) fn unanswered(what: impl fmt::Display) -> Self {
+        Self::Unanswered(what.to_string())
     }
 }
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::Ended(what) => f.write_str(what),
+            Self::Unanswered(what) => write!(
+                f,
+                "this cannot be judged, because an honest request is refused: {what}; if the `daily` limit of the grant is \
+                 used up, try another day or a higher one, and otherwise see what else the grant asks for"
+            ),
+        }
     }
 }
 
@@ -107,7 +123,8 @@ pub(super) struct Line {
 impl Line {
     /// Connects. Whether the server accepts the client shows with the first answer.
     pub(super) fn open(door: &Door) -> Result<Self, Trouble> {
-        let trouble = |error: std::io::Error| Trouble(format!("{}: {error}", door.address));
+        let trouble =
+            |error: std::io::Error| Trouble::new(format_args!("{}: {error}", door.address));
         let stream = TcpStream::connect(&door.address).map_err(trouble)?;
         stream.set_nodelay(true).map_err(trouble)?;
         stream.set_read_timeout(Some(PATIENCE)).map_err(trouble)?;
@@ -163,7 +180,7 @@ impl Line {
             let page = match self.ask(&request)? {
                 Answer::Given(page) => KeyList::decode(&page).map_err(Trouble::new)?,
                 Answer::Refused(code) => {
-                    return Err(Trouble(format!(
+                    return Err(Trouble::new(format_args!(
                         "the server does not tell which keys this client may use: error {}",
                         code.as_byte()
                     )));

@@ -146,16 +146,23 @@ struct Row {
     why: String,
 }
 
-/// Runs the attacks; fails when one of them worked.
+/// Runs the attacks; fails when one of them worked, and when one could not be judged.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut target = connect(arguments).map_err(Failure::start)?;
     let mut rows = Vec::new();
     let wanted = |attack: &&Attack| {
         arguments.only.is_empty() || arguments.only.iter().any(|name| name == attack.name)
     };
+    let mut unjudged = Vec::new();
     for attack in ATTACKS.iter().filter(wanted) {
-        let verdict = (attack.run)(&mut target)
-            .map_err(|trouble| Failure::run(format!("{}: {trouble}", attack.name)))?;
+        let verdict = match (attack.run)(&mut target) {
+            Ok(verdict) => verdict,
+            Err(trouble @ Trouble::Unanswered(_)) => {
+                unjudged.push(attack.name);
+                Verdict::skipped(trouble.to_string())
+            }
+            Err(trouble) => return Err(Failure::run(format!("{}: {trouble}", attack.name))),
+        };
         if !arguments.json {
             output::line(&text(attack.name, &verdict));
         }
@@ -184,6 +191,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     if of("broken") > 0 {
         return Err(Failure::run(format!("{}: {counts}", arguments.target)));
+    }
+    if !unjudged.is_empty() {
+        return Err(Failure::run(format!(
+            "{}: {counts}, and it is not known whether these would have held: {}",
+            arguments.target,
+            unjudged.join(", ")
+        )));
     }
     Ok(())
 }

@@ -112,24 +112,26 @@ fn wrong_separators(rsa: &RsaPublic) -> Vec<Block> {
 pub(super) fn repetition(target: &mut Target) -> Result<Verdict, Trouble> {
     compare(target, |line, opening| {
         let rsa = &opening.rsa;
-        let mut twice = |block: &Block| {
+        let twice = |line: &mut Line, block: &Block| {
             let ciphertext = rsa.public(&block.bytes);
             let randoms = random();
             let (way, victim) = (opening.way, &opening.victim);
             let first = way.ask(line, victim, &ciphertext, &randoms)?;
             let second = way.ask(line, victim, &ciphertext, &randoms)?;
-            Ok(if first == second {
+            Ok::<_, Trouble>(if first == second {
                 "the same answer twice"
             } else {
                 "two answers"
             })
         };
-        let good = twice(&Block::good(rsa))?;
+        let good = twice(line, &Block::good(rsa))?;
+        opening.still_answers(line)?;
         let blocks = [wrong_heads(rsa), wrong_versions(rsa), wrong_separators(rsa)];
         let mut count = 0;
         for bad in blocks.into_iter().flatten() {
-            let seen = twice(&bad)?;
+            let seen = twice(line, &bad)?;
             if seen != good {
+                opening.still_answers(line)?;
                 return Ok(Err(format!("{}: {seen}; a good block: {good}", bad.what)));
             }
             count += 1;
@@ -196,17 +198,16 @@ fn compare(
         Err(verdict) => return Ok(verdict),
     };
     let mut blocks = 0;
-    for opening in &openings {
+    for opening in &openings.open {
         match attempt(&mut target.us.line, opening)? {
             Ok(count) => blocks += count,
             Err(why) => return Ok(Verdict::broken(format!("{}: {why}", opening.name()))),
         }
     }
-    let ways: Vec<String> = openings.iter().map(Opening::name).collect();
-    Ok(Verdict::held(format!(
-        "{blocks} bad blocks were answered like good ones, through {}",
-        ways.join(", ")
-    )))
+    let ways: Vec<String> = openings.open.iter().map(Opening::name).collect();
+    let ways = ways.join(", ");
+    let why = format!("{blocks} bad blocks were answered like good ones, through {ways}");
+    openings.held(&mut target.us.line, why)
 }
 
 fn ask(line: &mut Line, opening: &Opening, block: &Block) -> Result<Answer, Trouble> {
@@ -222,10 +223,15 @@ fn same_answer(
     blocks: &[Block],
     seen_as: impl Fn(&Answer) -> Option<String>,
 ) -> Result<Finding, Trouble> {
-    let good = seen_as(&ask(line, opening, &Block::good(&opening.rsa))?);
+    let good = ask(line, opening, &Block::good(&opening.rsa))?;
+    if !good.is_given() {
+        return Err(Trouble::unanswered(opening.name()));
+    }
+    let good = seen_as(&good);
     for block in blocks {
         let seen = seen_as(&ask(line, opening, block)?);
         if let Some((seen, good)) = seen.zip(good.as_ref()).filter(|(seen, good)| seen != *good) {
+            opening.still_answers(line)?;
             return Ok(Err(format!("{}: {seen}; a good block: {good}", block.what)));
         }
     }

@@ -28,7 +28,8 @@ pub(super) fn by_the_same(target: &mut Target) -> Result<Verdict, Trouble> {
         Ok(openings) => openings,
         Err(verdict) => return Ok(verdict),
     };
-    for Opening { victim, rsa, way } in &openings {
+    for opening in &openings.open {
+        let Opening { victim, rsa, way } = opening;
         let line = &mut target.us.line;
         let ciphertext = fresh(rsa);
         let randoms = random();
@@ -36,6 +37,9 @@ pub(super) fn by_the_same(target: &mut Target) -> Result<Verdict, Trouble> {
         for _ in 0..2 * TRIES_MAX {
             let answer = way.ask(line, victim, &ciphertext, &randoms)?;
             given += usize::from(answer.is_given());
+        }
+        if given == 0 {
+            return Err(Trouble::unanswered(opening.name()));
         }
         if given > TRIES_MAX {
             return Ok(Verdict::broken(format!(
@@ -53,11 +57,11 @@ pub(super) fn by_the_same(target: &mut Target) -> Result<Verdict, Trouble> {
             }
         }
     }
-    let ways: Vec<_> = openings.iter().map(|opening| opening.way.name()).collect();
-    Ok(Verdict::held(format!(
-        "a ciphertext is answered {TRIES_MAX} times at most, for one handshake ({})",
-        ways.join(", ")
-    )))
+    let ways: Vec<_> = (openings.open.iter().map(|opening| opening.way.name())).collect();
+    let ways = ways.join(", ");
+    let why =
+        format!("a ciphertext is answered {TRIES_MAX} times at most, for one handshake ({ways})");
+    openings.held(&mut target.us.line, why)
 }
 
 /// By another client that may open ciphertexts of the key as well.
@@ -71,9 +75,16 @@ pub(super) fn by_another(target: &mut Target) -> Result<Verdict, Trouble> {
         return Ok(Verdict::skipped(why));
     };
     let mut tried = Vec::new();
-    for Opening { victim, rsa, way } in &openings {
+    for Opening { victim, rsa, way } in &openings.open {
+        let promised = find(other, &victim.ski);
         for theirs in Way::ALL {
             if !theirs.is_open(&mut other.line, victim)? {
+                if promised
+                    .as_ref()
+                    .is_some_and(|key| key.has_right(theirs.rights()))
+                {
+                    return Err(unanswered_for_other(theirs, victim));
+                }
                 continue;
             }
             let ciphertext = fresh(rsa);
@@ -86,6 +97,10 @@ pub(super) fn by_another(target: &mut Target) -> Result<Verdict, Trouble> {
                     theirs.name()
                 )));
             }
+            // The refusal was about the ciphertext only if another is answered.
+            if !first.is_given() || !theirs.is_open(&mut other.line, victim)? {
+                return Err(unanswered_for_other(theirs, victim));
+            }
             tried.push(format!("{} then {}", way.name(), theirs.name()));
         }
     }
@@ -93,10 +108,17 @@ pub(super) fn by_another(target: &mut Target) -> Result<Verdict, Trouble> {
         let why = "the second client may open nothing with the keys that this one may open with";
         return Ok(Verdict::skipped(why));
     }
-    Ok(Verdict::held(format!(
-        "what one client had opened was refused to the other ({})",
-        tried.join(", ")
-    )))
+    let tried = tried.join(", ");
+    let why = format!("what one client had opened was refused to the other ({tried})");
+    openings.held(&mut target.us.line, why)
+}
+
+fn unanswered_for_other(way: Way, victim: &Victim) -> Trouble {
+    Trouble::unanswered(format_args!(
+        "{} with {}, of the second client",
+        way.name(),
+        victim.label
+    ))
 }
 
 /// An exchange that was answered, as somebody on the wire has it.
@@ -138,13 +160,19 @@ fn record(target: &mut Target, path: &Path) -> Result<Verdict, Trouble> {
         Ok(openings) => openings,
         Err(verdict) => return Ok(verdict),
     };
-    let Some(Opening { victim, rsa, way }) = openings.first() else {
+    let Some(opening) = openings.open.first() else {
         return Ok(Verdict::skipped("no way is open"));
     };
+    let Opening { victim, rsa, way } = opening;
+    let line = &mut target.us.line;
     let (ciphertext, randoms) = (fresh(rsa), random());
-    for _ in 0..TRIES_MAX {
-        way.ask(&mut target.us.line, victim, &ciphertext, &randoms)?;
+    if !way.ask(line, victim, &ciphertext, &randoms)?.is_given() {
+        return Err(Trouble::unanswered(opening.name()));
     }
+    for _ in 1..TRIES_MAX {
+        way.ask(line, victim, &ciphertext, &randoms)?;
+    }
+    opening.still_answers(line)?;
     let recording = Recording {
         schema: SCHEMA.to_owned(),
         ski: ski_to_hex(&victim.ski),
@@ -190,13 +218,18 @@ fn again(target: &mut Target, bytes: &[u8], path: &Path) -> Result<Verdict, Trou
                         way.name()
                     )));
                 }
-                Answer::Refused(_) => refused += 1,
+                Answer::Refused(_) if way.is_open(&mut party.line, &victim)? => refused += 1,
+                Answer::Refused(_) if victim.has_right(way.rights()) => {
+                    let what = format!("{} with {}, of {who}", way.name(), victim.label);
+                    return Err(Trouble::unanswered(what));
+                }
+                Answer::Refused(_) => {}
             }
         }
     }
     if refused == 0 {
         return Ok(Verdict::skipped(
-            "nobody here may use the key of the recording",
+            "nobody here may have ciphertexts opened with the key of the recording",
         ));
     }
     Ok(Verdict::held(format!(

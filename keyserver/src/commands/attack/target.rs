@@ -218,7 +218,8 @@ pub(super) fn tls12_string(randoms: &[u8; 64]) -> Vec<u8> {
     [&randoms[..], &[3, 0, 29, 32], &point].concat()
 }
 
-/// Asks for one honest handshake of each kind; how many the server signed.
+/// Asks for one honest handshake of each kind; how many the server signed. Fails where it signs none with a key whose rights
+/// promise it.
 pub(super) fn honest_handshakes(line: &mut Line, victim: &Victim) -> Result<usize, Trouble> {
     let mut signed = 0;
     let strings = [
@@ -231,5 +232,20 @@ pub(super) fn honest_handshakes(line: &mut Line, victim: &Victim) -> Result<usiz
             signed += usize::from(matches!(answer, Answer::Given(_)));
         }
     }
+    if signed == 0 && victim.has_right(&["tls13-sign", "tls12-sign"]) {
+        return Err(no_handshake(victim));
+    }
     Ok(signed)
+}
+
+/// Fails where fewer honest handshakes are signed than before: what was refused in between may have been refused for that.
+pub(super) fn still_signs(line: &mut Line, victim: &Victim, before: usize) -> Result<(), Trouble> {
+    if honest_handshakes(line, victim)? < before {
+        return Err(no_handshake(victim));
+    }
+    Ok(())
+}
+
+fn no_handshake(victim: &Victim) -> Trouble {
+    Trouble::unanswered(format_args!("handshakes with {}", victim.label))
 }

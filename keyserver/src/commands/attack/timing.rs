@@ -28,7 +28,7 @@ pub(super) fn padding(target: &mut Target) -> Result<Verdict, Trouble> {
         Err(verdict) => return Ok(verdict),
     };
     let mut report = Vec::new();
-    for opening in &openings {
+    for opening in &openings.open {
         let Opening { victim, rsa, way } = opening;
         let times = sample(target.samples, MAKERS.len(), |class| {
             let block = MAKERS
@@ -48,7 +48,7 @@ pub(super) fn padding(target: &mut Target) -> Result<Verdict, Trouble> {
             Err(why) => return Ok(Verdict::broken(format!("{}: {why}", opening.name()))),
         }
     }
-    Ok(Verdict::held(report.join("; ")))
+    openings.held(&mut target.us.line, report.join("; "))
 }
 
 /// A key that does not exist and one that is not ours, by the time of the refusal.
@@ -117,9 +117,8 @@ fn timed(
     match line.time(request)? {
         Some((answer, took)) if expected(&answer) => Ok(Some(took)),
         None => Ok(None),
-        Some((answer, _)) => Err(Trouble::new(format_args!(
-            "the server stopped answering as before while times were taken ({}); take fewer --samples, or \
-             look for a ceiling in the grant",
+        Some((answer, _)) => Err(Trouble::unanswered(format_args!(
+            "the server stopped answering as before while times were taken ({}; fewer --samples may do)",
             answer.shape()
         ))),
     }

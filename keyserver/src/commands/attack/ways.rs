@@ -126,19 +126,50 @@ impl Opening {
     pub(super) fn name(&self) -> String {
         format!("{} with {}", self.way.name(), self.victim.label)
     }
+
+    /// Fails where an honest ciphertext is not answered any more: a refusal says nothing of its block then.
+    pub(super) fn still_answers(&self, line: &mut Line) -> Result<(), Trouble> {
+        if self.way.is_open(line, &self.victim)? {
+            return Ok(());
+        }
+        Err(Trouble::unanswered(self.name()))
+    }
 }
 
-/// Every way that is open to us, each once. Where none is, that holds against all attacks on paddings.
-pub(super) fn openings(target: &mut Target) -> Result<Result<Vec<Opening>, Verdict>, Trouble> {
+/// The ways that the list of keys promises.
+#[derive(Debug)]
+pub(super) struct Openings {
+    /// Those that are open, each once.
+    pub(super) open: Vec<Opening>,
+    /// Those that are not, in words.
+    shut: Vec<String>,
+}
+
+impl Openings {
+    /// What an attack that found nothing came to: the server held, if honest ciphertexts are answered in every way, and
+    /// were to the end.
+    pub(super) fn held(&self, line: &mut Line, why: String) -> Result<Verdict, Trouble> {
+        for opening in &self.open {
+            opening.still_answers(line)?;
+        }
+        if self.shut.is_empty() {
+            return Ok(Verdict::held(why));
+        }
+        Err(Trouble::unanswered(self.shut.join(", ")))
+    }
+}
+
+/// Every way that is open to us, each once. Where no right of the list opens one, that holds against all attacks on paddings.
+pub(super) fn openings(target: &mut Target) -> Result<Result<Openings, Verdict>, Trouble> {
     let keys = match target.rsa_keys() {
         Ok(keys) => keys,
         Err(verdict) => return Ok(Err(verdict)),
     };
     let mut found: Vec<Opening> = Vec::new();
-    for (victim, rsa) in keys {
+    for (victim, rsa) in &keys {
         for way in Way::ALL {
             let known = found.iter().any(|opening| opening.way == way);
-            if !known && way.is_open(&mut target.us.line, &victim)? {
+            if !known && way.is_open(&mut target.us.line, victim)? {
                 found.push(Opening {
                     victim: victim.clone(),
                     rsa: rsa.clone(),
@@ -147,9 +178,21 @@ pub(super) fn openings(target: &mut Target) -> Result<Result<Vec<Opening>, Verdi
             }
         }
     }
-    if found.is_empty() {
-        let why = "this client may have no ciphertext opened: every way was refused";
-        return Ok(Err(Verdict::held(why)));
+    let mut shut = Vec::new();
+    for way in Way::ALL {
+        let promised = (keys.iter()).find(|(victim, _)| victim.has_right(way.rights()));
+        if let Some((victim, _)) = promised
+            && !found.iter().any(|opening| opening.way == way)
+        {
+            shut.push(format!("{} with {}", way.name(), victim.label));
+        }
     }
-    Ok(Ok(found))
+    match (found.is_empty(), shut.is_empty()) {
+        (true, true) => {
+            let why = "this client may have no ciphertext opened: every way was refused";
+            Ok(Err(Verdict::held(why)))
+        }
+        (true, false) => Err(Trouble::unanswered(shut.join(", "))),
+        (false, _) => Ok(Ok(Openings { open: found, shut })),
+    }
 }
