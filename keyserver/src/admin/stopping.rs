@@ -33,8 +33,8 @@ pub struct StopRequest {
 pub struct RevokeRequest {
     /// A key, or all.
     pub target: Target,
-    /// The generation that shall be reached at least, so that servers with one master can be made to agree; 0: the
-    /// next one.
+    /// The generation that shall be reached at least, as the status shows it, so that servers with one master can be made to
+    /// agree; 0: the next one.
     #[serde(default)]
     pub least: u32,
     /// Why, for the record.

@@ -151,7 +151,7 @@ enum TicketsCommand {
         /// Those of all keys
         #[arg(long, conflicts_with = "key")]
         all: bool,
-        /// Reach this generation at least, to make servers with one master agree
+        /// Reach this generation at least, as `ksctl status` shows it, to make servers with one master agree
         #[arg(long, value_name = "GENERATION", default_value_t = 0)]
         to: u32,
         #[command(flatten)]

@@ -7,6 +7,7 @@
 //! them is answered. Keys are named by SKI and clients by name, which mean the same afterwards.
 
 mod file;
+mod generations;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,6 +22,7 @@ use crate::clock;
 use crate::policy::Admitted;
 use crate::turns::{Turn, Turns};
 
+pub use self::generations::GENERATION_ASKED_MAX;
 pub use crate::statefile::StateError;
 
 /// How long a command waits for another whose write is under way. Each keeps one of the few places that the control socket
@@ -117,22 +119,6 @@ impl Stops {
         self.by_subject.contains_key(subject)
     }
 
-    /// How often the ticket keys of this key were revoked: part of what its keys are derived from.
-    #[must_use]
-    pub fn generation(&self, ski: &Ski) -> u32 {
-        if self.generations.is_empty() {
-            return 0;
-        }
-        let of = |subject| self.generations.get(subject).copied().unwrap_or(0);
-        of(&Subject::Key(*ski)).saturating_add(of(&Subject::All))
-    }
-
-    /// Raises the generation of `subject` by one, or to `least` where that is more.
-    fn revoke(&mut self, subject: &Subject, least: u32) {
-        let generation = self.generations.entry(subject.clone()).or_insert(0);
-        *generation = generation.saturating_add(1).max(least);
-    }
-
     /// Everything that is stopped, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&Subject, &Stop)> {
         self.by_subject.iter()
@@ -189,7 +175,8 @@ impl Switchboard {
     ///
     /// # Errors
     ///
-    /// [`StateError`] when it is not on disk. It is stopped all the same, until the server ends.
+    /// [`StateError`] when it is not on disk, or when ticket keys cannot be revoked once more. It is stopped all the same; what
+    /// is not on disk, until the server ends.
     pub fn stop(
         &self,
         subject: Subject,
@@ -197,10 +184,10 @@ impl Switchboard {
         reason: String,
         tickets: &[Subject],
     ) -> Result<bool, StateError> {
-        let is_new = self.stop_in_memory(subject, uid, reason, tickets);
+        let (is_new, revoked) = self.stop_in_memory(subject, uid, reason, tickets);
         // Also when nothing is new: the last attempt to write may have failed.
         self.save()?;
-        Ok(is_new)
+        revoked.map(|()| is_new)
     }
 
     fn stop_in_memory(
@@ -209,7 +196,7 @@ impl Switchboard {
         uid: u32,
         reason: String,
         tickets: &[Subject],
-    ) -> bool {
+    ) -> (bool, Result<(), StateError>) {
         let since = clock::wall().duration_since(std::time::UNIX_EPOCH);
         let since = since.unwrap_or_default().as_secs();
         let stop = Stop { since, uid, reason };
@@ -221,30 +208,35 @@ impl Switchboard {
         }
         let is_new = !stops.stops(&subject);
         stops.by_subject.entry(subject).or_insert(stop);
-        if is_new {
-            (tickets.iter()).for_each(|subject| stops.revoke(subject, 0));
+        let mut revoked = Ok(());
+        for subject in tickets.iter().filter(|_| is_new) {
+            // The others are revoked whatever becomes of this one.
+            if let Err(error) = stops.revoke(subject, 0) {
+                revoked = Err(error);
+            }
         }
         self.current.store(Arc::new(stops));
-        is_new
+        (is_new, revoked)
     }
 
     /// Revokes the ticket keys of `subject`, a key or all: raises its generation by one, or to `least` where that is more.
-    /// It counts at once, before the file is written.
+    /// Of a key that is the number that [`Stops::generation`] gives, so what is shown at one server can be asked for at
+    /// another. It counts at once, before the file is written.
     ///
     /// # Errors
     ///
-    /// [`StateError`] when it is not on disk. It counts all the same, until the server ends.
+    /// [`StateError`] when `least` is more than [`GENERATION_ASKED_MAX`], which changes nothing; when there is no next
+    /// generation, of one key or of some among all; and when it is not on disk: it counts all the same, until the server ends.
     pub fn revoke_tickets(&self, subject: &Subject, least: u32) -> Result<u32, StateError> {
         let generation = {
             let _changing = lock(&self.resuming);
             let mut stops = Stops::clone(&self.current());
-            stops.revoke(subject, least);
-            let generation = stops.generations.get(subject).copied().unwrap_or(0);
+            let generation = stops.revoke(subject, least);
             self.current.store(Arc::new(stops));
             generation
         };
         self.save()?;
-        Ok(generation)
+        generation
     }
 
     /// Lets `subject` go on; `false` if it was not stopped. It counts when it is on disk.
