@@ -17,6 +17,7 @@ pub mod commands;
 pub mod config;
 pub mod delegation;
 pub mod dispatch;
+pub mod ending;
 pub mod handshake;
 pub mod limits;
 pub mod logging;

@@ -5,13 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::time::UNIX_EPOCH;
 
 use keyless_protocol::info::ski_to_hex;
 use serde::{Deserialize, Serialize};
 
 use super::status::period;
-use crate::clock;
+use crate::ending::Now;
 use crate::state::ServerState;
 
 /// What is about of one key. Fields are added, never renamed.
@@ -35,11 +34,11 @@ pub struct Horizon {
 /// The horizons of the keys of which anything is about, by SKI.
 #[must_use]
 pub fn of(server: &ServerState) -> Vec<Horizon> {
-    let now = (clock::wall().duration_since(UNIX_EPOCH)).map_or(0, |since| since.as_secs());
+    let now = Now::read();
     let (credentials, tickets) = (server.credentials.by_key(now), server.ticket_ends.at(now));
     let (snapshot, stops) = (server.snapshot.load(), server.stops.current());
     let keys: BTreeSet<_> = (credentials.keys()).chain(tickets.keys()).collect();
-    let left = |end: u64| end.saturating_sub(now);
+    let left = |end: u64| end.saturating_sub(now.wall);
     keys.into_iter()
         .map(|ski| {
             let loaded = snapshot.keys.by_ski(ski);

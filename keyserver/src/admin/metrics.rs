@@ -26,6 +26,7 @@ use super::slots::SlotsCollector;
 use crate::clock;
 use crate::delegation::Outstanding;
 use crate::dispatch::Dispatcher;
+use crate::ending::Now;
 use crate::ledger::LedgerHealth;
 use crate::meters::MetersHealth;
 use crate::tokens::Tokens;
@@ -364,8 +365,7 @@ struct CredentialsCollector(Arc<Outstanding>);
 
 impl Collector for CredentialsCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let count = i64::try_from(self.0.count(now.as_secs())).unwrap_or(i64::MAX);
+        let count = i64::try_from(self.0.count(Now::read())).unwrap_or(i64::MAX);
         encode_one(
             &mut encoder,
             "keyserver_delegated_credentials",

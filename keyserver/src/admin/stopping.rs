@@ -1,14 +1,12 @@
 //! The commands that stop and resume, and the record of who gave them.
 
-use std::time::UNIX_EPOCH;
-
 use keyless_protocol::Ski;
 use keyless_protocol::info::{ski_from_hex, ski_to_hex};
 use nix::sys::socket::UnixCredentials;
 use serde::{Deserialize, Serialize};
 
 use super::protocol::{ControlReply, StopReport};
-use crate::clock;
+use crate::ending::Now;
 use crate::policy::Right;
 use crate::snapshot::Snapshot;
 use crate::state::ServerState;
@@ -188,7 +186,7 @@ fn tickets_of(subject: &Subject, state: &ServerState) -> Vec<Subject> {
     let Subject::Client(name) = subject else {
         return vec![subject.clone()];
     };
-    let mut keys = state.ticket_ends.held_by(name, unix_now());
+    let mut keys = state.ticket_ends.held_by(name, Now::read());
     let snapshot = state.snapshot.load();
     let policy = &snapshot.policy;
     if let Some(client) = policy.client_named(name) {
@@ -197,11 +195,6 @@ fn tickets_of(subject: &Subject, state: &ServerState) -> Vec<Subject> {
         keys.extend(granted.map(|(_, entry)| entry.key.ski()));
     }
     keys.into_iter().map(Subject::Key).collect()
-}
-
-/// Seconds since 1970.
-fn unix_now() -> u64 {
-    (clock::wall().duration_since(UNIX_EPOCH)).map_or(0, |since| since.as_secs())
 }
 
 /// Revokes ticket keys for a peer, and records it.
@@ -260,7 +253,7 @@ fn subject(
                 .clients
                 .iter()
                 .any(|client| client.name == *name);
-            let is_known = || !state.ticket_ends.held_by(name, unix_now()).is_empty();
+            let is_known = || !state.ticket_ends.held_by(name, Now::read()).is_empty();
             if configured || (!stop && stops.stops(&subject)) || (stop && is_known()) {
                 return Ok(subject);
             }

@@ -7,6 +7,8 @@ use keyless_protocol::info::{ski_from_hex, ski_to_hex};
 use serde::{Deserialize, Serialize};
 
 use super::outstanding::{Account, Ends};
+use crate::ending::{End, Now};
+use crate::limits::CREDENTIAL_LIFETIME_MAX;
 use crate::statefile::{self, StateError};
 
 /// The file's name in the state directory.
@@ -36,8 +38,8 @@ pub(super) fn path(directory: &Path) -> PathBuf {
     directory.join(NAME)
 }
 
-/// Reads the file; without one no credential is about.
-pub(super) fn read(path: &Path) -> Result<Ends, StateError> {
+/// Reads the file; without one no credential is about. How long each has to last is told by the clock of this moment.
+pub(super) fn read(path: &Path, now: Now) -> Result<Ends, StateError> {
     let unusable = |why: String| StateError {
         what: format!(
             "{}: {why}; it says which delegated credentials are about, so the server does not start without it: restore \
@@ -55,6 +57,8 @@ pub(super) fn read(path: &Path) -> Result<Ends, StateError> {
     }
     let account = |Record { client, key, ends }| {
         let ski = ski_from_hex(&key)?;
+        let end = |wall: u64| End::within(wall, CREDENTIAL_LIFETIME_MAX, now);
+        let ends = ends.into_iter().map(end).collect();
         Some((Arc::new(Account { client, ski }), Arc::new(ends)))
     };
     (document.credentials.into_iter())
@@ -65,10 +69,10 @@ pub(super) fn read(path: &Path) -> Result<Ends, StateError> {
 
 /// Puts what is about on disk.
 pub(super) fn write(path: &Path, ends: &Ends) -> Result<(), StateError> {
-    let record = |(account, ends): (&Arc<Account>, &Arc<Vec<u64>>)| Record {
+    let record = |(account, ends): (&Arc<Account>, &Arc<Vec<End>>)| Record {
         client: account.client.clone(),
         key: ski_to_hex(&account.ski),
-        ends: ends.to_vec(),
+        ends: ends.iter().map(|end| end.wall).collect(),
     };
     let document = Document {
         v: VERSION,

@@ -12,6 +12,7 @@ use keyless_protocol::Ski;
 
 use super::file;
 use crate::disk::WriteWatch;
+use crate::ending::{End, Now};
 use crate::handshake::Fault;
 use crate::limits::LIVE_CREDENTIALS_IN_ALL;
 use crate::statefile::StateError;
@@ -34,9 +35,9 @@ pub struct Extent {
     pub until: u64,
 }
 
-/// Ends of credentials, seconds since 1970, by account. A copy of it shares them: it is made under the lock that I/O threads
+/// Ends of credentials by account. A copy of it shares them: it is made under the lock that I/O threads
 /// wait for.
-pub(super) type Ends = HashMap<Arc<Account>, Arc<Vec<u64>>>;
+pub(super) type Ends = HashMap<Arc<Account>, Arc<Vec<End>>>;
 
 /// Ends of credentials by account. Bounded: an account has no more than its quota, and all together
 /// [`LIVE_CREDENTIALS_IN_ALL`].
@@ -48,13 +49,13 @@ pub struct Outstanding {
     live: Mutex<Live>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Live {
     ends: Ends,
     /// How many ends there are in all.
     count: usize,
     /// None of them is earlier than this.
-    earliest: u64,
+    earliest: End,
 }
 
 /// A place among the live credentials. Dropped, it is free again, unless [`Self::keep`] was called.
@@ -62,7 +63,7 @@ struct Live {
 pub struct Reservation {
     outstanding: Arc<Outstanding>,
     account: Arc<Account>,
-    end: u64,
+    end: End,
     kept: bool,
 }
 
@@ -73,8 +74,13 @@ impl Outstanding {
     ///
     /// [`StateError`]: the file is there and cannot be used.
     pub fn open(directory: Option<&Path>) -> Result<Self, StateError> {
+        Self::open_at(directory, Now::read())
+    }
+
+    fn open_at(directory: Option<&Path>, now: Now) -> Result<Self, StateError> {
         let file = directory.map(file::path);
-        let ends = file.as_deref().map(file::read).transpose()?;
+        let read = |path| file::read(path, now);
+        let ends = file.as_deref().map(read).transpose()?;
         Ok(Self {
             file,
             write: WriteWatch::default(),
@@ -116,8 +122,8 @@ impl Outstanding {
         })
     }
 
-    /// A place for a credential of `account` that ends at `end`, if fewer than `quota` of its credentials are live at
-    /// `now`.
+    /// A place for a credential of `account` that ends at `end`, in seconds since 1970, if fewer than `quota` of its
+    /// credentials are live at `now`.
     ///
     /// # Errors
     ///
@@ -126,7 +132,7 @@ impl Outstanding {
         self: &Arc<Self>,
         account: Account,
         end: u64,
-        now: u64,
+        now: Now,
         quota: usize,
     ) -> Result<Reservation, Fault> {
         let mut live = self.lock();
@@ -136,7 +142,7 @@ impl Outstanding {
         if live.count >= LIVE_CREDENTIALS_IN_ALL {
             return Err(Fault("the server has no room for another live credential"));
         }
-        let account = Arc::new(account);
+        let (account, end) = (Arc::new(account), End::at(end, now));
         if !live.add(&account, end, now, quota) {
             return Err(Fault(
                 "the client has as many live credentials for this key as it may have",
@@ -153,7 +159,7 @@ impl Outstanding {
 
     /// What is about at `now`, by key.
     #[must_use]
-    pub fn by_key(&self, now: u64) -> HashMap<Ski, Extent> {
+    pub fn by_key(&self, now: Now) -> HashMap<Ski, Extent> {
         let mut live = self.lock();
         let mut extents: HashMap<Ski, Extent> = HashMap::new();
         live.prune(now);
@@ -162,14 +168,15 @@ impl Outstanding {
                 .entry(account.ski)
                 .or_insert(Extent { count: 0, until: 0 });
             extent.count += ends.len();
-            extent.until = ends.iter().copied().fold(extent.until, u64::max);
+            let until = ends.iter().map(|end| end.seen_from(now));
+            extent.until = until.fold(extent.until, u64::max);
         }
         extents
     }
 
     /// How many are live at `now`.
     #[must_use]
-    pub fn count(&self, now: u64) -> usize {
+    pub fn count(&self, now: Now) -> usize {
         self.by_key(now).values().map(|extent| extent.count).sum()
     }
 
@@ -178,33 +185,40 @@ impl Outstanding {
     }
 }
 
+impl Default for Live {
+    fn default() -> Self {
+        Self::new(Ends::new())
+    }
+}
+
 impl Live {
     fn new(ends: Ends) -> Self {
         let mut live = Self {
             ends,
-            ..Self::default()
+            count: 0,
+            earliest: End::NEVER,
         };
         live.measure();
         live
     }
 
     /// One more of an account, if fewer than `quota` of its credentials are live.
-    fn add(&mut self, account: &Arc<Account>, end: u64, now: u64, quota: usize) -> bool {
+    fn add(&mut self, account: &Arc<Account>, end: End, now: Now, quota: usize) -> bool {
         let ends = Arc::make_mut(self.ends.entry(Arc::clone(account)).or_default());
         let before = ends.len();
-        ends.retain(|end| *end > now);
+        ends.retain(|end| !end.has_passed(now));
         self.count = self.count.saturating_sub(before - ends.len());
         if ends.len() >= quota {
             return false;
         }
         ends.push(end);
         self.count += 1;
-        self.earliest = self.earliest.min(end);
+        self.earliest = self.earliest.earlier(end);
         true
     }
 
     /// Gives the place of one back.
-    fn remove(&mut self, account: &Account, end: u64) {
+    fn remove(&mut self, account: &Account, end: End) {
         let Some(ends) = self.ends.get_mut(account) else {
             return;
         };
@@ -218,13 +232,13 @@ impl Live {
     }
 
     /// Forgets those that have ended; looks at all of them only if one has.
-    fn prune(&mut self, now: u64) {
-        if self.earliest > now {
+    fn prune(&mut self, now: Now) {
+        if !self.earliest.has_passed(now) {
             return;
         }
         self.ends.retain(|_, ends| {
-            if ends.iter().any(|end| *end <= now) {
-                Arc::make_mut(ends).retain(|end| *end > now);
+            if ends.iter().any(|end| end.has_passed(now)) {
+                Arc::make_mut(ends).retain(|end| !end.has_passed(now));
             }
             !ends.is_empty()
         });
@@ -233,8 +247,8 @@ impl Live {
 
     fn measure(&mut self) {
         let ends = || self.ends.values().flat_map(|ends| ends.iter().copied());
-        let (count, earliest) = (ends().count(), ends().min().unwrap_or(u64::MAX));
-        (self.count, self.earliest) = (count, earliest);
+        self.count = ends().count();
+        self.earliest = ends().fold(End::NEVER, End::earlier);
     }
 }
 
@@ -253,7 +267,7 @@ impl Reservation {
     /// When it ends, seconds since 1970.
     #[must_use]
     pub fn end(&self) -> u64 {
-        self.end
+        self.end.wall
     }
 }
 
@@ -276,6 +290,7 @@ mod tests {
 
     use super::*;
     use crate::clock;
+    use crate::limits::CREDENTIAL_LIFETIME_MAX;
 
     fn account(client: &str, ski: u8) -> Account {
         Account {
@@ -288,48 +303,111 @@ mod tests {
     fn a_client_has_a_quota_for_each_key_that_time_gives_back() {
         let all = Arc::new(Outstanding::default());
         for end in [110, 120] {
-            all.reserve(account("a", 1), end, 100, 2).unwrap().keep();
+            all.reserve(account("a", 1), end, Now::of(100), 2)
+                .unwrap()
+                .keep();
         }
-        all.reserve(account("a", 1), 130, 100, 2).unwrap_err();
+        all.reserve(account("a", 1), 130, Now::of(100), 2)
+            .unwrap_err();
         // Another key and another client have their own.
-        all.reserve(account("a", 2), 130, 100, 2).unwrap().keep();
-        all.reserve(account("b", 1), 140, 100, 2).unwrap().keep();
+        all.reserve(account("a", 2), 130, Now::of(100), 2)
+            .unwrap()
+            .keep();
+        all.reserve(account("b", 1), 140, Now::of(100), 2)
+            .unwrap()
+            .keep();
         assert_eq!(
-            all.by_key(100)[&[1; 20]],
+            all.by_key(Now::of(100))[&[1; 20]],
             Extent {
                 count: 3,
                 until: 140
             }
         );
-        assert_eq!(all.count(100), 4);
-        all.reserve(account("a", 1), 130, 109, 2).unwrap_err();
-        all.reserve(account("a", 1), 130, 110, 2).unwrap().keep();
+        assert_eq!(all.count(Now::of(100)), 4);
+        all.reserve(account("a", 1), 130, Now::of(109), 2)
+            .unwrap_err();
+        all.reserve(account("a", 1), 130, Now::of(110), 2)
+            .unwrap()
+            .keep();
         assert_eq!(
-            all.by_key(139)[&[1; 20]],
+            all.by_key(Now::of(139))[&[1; 20]],
             Extent {
                 count: 1,
                 until: 140
             }
         );
-        assert!(all.by_key(140).is_empty());
+        assert!(all.by_key(Now::of(140)).is_empty());
         let live = all.lock();
         assert!(live.ends.is_empty() && live.count == 0, "{live:?}");
+    }
+
+    /// A clock that is ahead for a moment.
+    #[test]
+    fn a_step_of_the_clock_forgets_nothing() {
+        let all = Arc::new(Outstanding::default());
+        all.reserve(account("a", 1), 110, Now::of(100), 1)
+            .unwrap()
+            .keep();
+        let ahead = Now {
+            wall: 1_000_000,
+            steady: 101,
+        };
+        let extent = all.by_key(ahead)[&[1; 20]];
+        assert_eq!((extent.count, extent.until), (1, 1_000_009));
+        all.reserve(account("a", 1), 120, ahead, 1).unwrap_err();
+        all.reserve(account("a", 1), 120, Now::of(101), 1)
+            .unwrap_err();
+        assert_eq!(all.count(Now::of(101)), 1);
+        // Had the clock been right, it would be over by now.
+        let later = Now {
+            wall: 1_000_009,
+            steady: 110,
+        };
+        assert_eq!(all.count(later), 0);
+    }
+
+    /// After a restart the clock at that moment says how long they have to last, and no later step says otherwise.
+    #[test]
+    fn a_step_of_the_clock_after_a_restart_forgets_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let all = Arc::new(Outstanding::open(Some(directory.path())).unwrap());
+        all.reserve(account("a", 1), 110, Now::of(100), 1)
+            .unwrap()
+            .keep();
+        all.write().unwrap();
+        let at = |wall, steady| Now { wall, steady };
+        let after = Outstanding::open_at(Some(directory.path()), at(105, 0)).unwrap();
+        assert_eq!(after.count(at(1_000_000, 4)), 1);
+        assert_eq!(after.count(at(109, 4)), 1);
+        assert_eq!(after.count(at(110, 5)), 0);
+        // The clock was behind, by years: they last as long as any credential may, and no longer.
+        let week = CREDENTIAL_LIFETIME_MAX.as_secs();
+        let after = Outstanding::open_at(Some(directory.path()), at(0, 0)).unwrap();
+        assert_eq!(after.count(at(109, week)), 1);
+        let after = Outstanding::open_at(Some(directory.path()), at(0, 0)).unwrap();
+        assert_eq!(after.count(at(week * 10, 110)), 0);
     }
 
     #[test]
     fn what_was_written_counts_after_a_crash() {
         let directory = tempfile::tempdir().unwrap();
-        let open = || Outstanding::open(Some(directory.path()));
+        let open = || Outstanding::open_at(Some(directory.path()), Now::of(100));
         let all = Arc::new(open().unwrap());
-        let mut first = all.reserve(account("a", 1), 110, 100, 2).unwrap();
+        let mut first = all.reserve(account("a", 1), 110, Now::of(100), 2).unwrap();
         all.write().unwrap();
         first.keep();
         // One that nobody has written down was not released either.
-        all.reserve(account("b", 2), 120, 100, 2).unwrap().keep();
+        all.reserve(account("b", 2), 120, Now::of(100), 2)
+            .unwrap()
+            .keep();
         let after = Arc::new(open().unwrap());
-        assert_eq!(after.count(100), 1);
-        after.reserve(account("a", 1), 120, 100, 1).unwrap_err();
-        after.reserve(account("a", 1), 120, 110, 1).unwrap();
+        assert_eq!(after.count(Now::of(100)), 1);
+        after
+            .reserve(account("a", 1), 120, Now::of(100), 1)
+            .unwrap_err();
+        after
+            .reserve(account("a", 1), 120, Now::of(110), 1)
+            .unwrap();
 
         let file = directory.path().join("credentials");
         let whole = std::fs::read(&file).unwrap();
@@ -354,8 +432,10 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(5));
             }
             assert!(all.trouble().unwrap().contains("does not answer"));
-            all.reserve(account("a", 1), 110, 100, 1).unwrap().keep();
-            assert_eq!(all.count(100), 1);
+            all.reserve(account("a", 1), 110, Now::of(100), 1)
+                .unwrap()
+                .keep();
+            assert_eq!(all.count(Now::of(100)), 1);
             assert!(!writer.is_finished());
             // A pipe cannot be flushed: the write ends with an error.
             let pipe = File::options()
@@ -373,10 +453,11 @@ mod tests {
     #[test]
     fn all_together_are_bounded_and_time_makes_room() {
         let all = Arc::new(Outstanding::default());
-        let many = Arc::new(vec![110; LIVE_CREDENTIALS_IN_ALL]);
+        let many = Arc::new(vec![End::at(110, Now::of(100)); LIVE_CREDENTIALS_IN_ALL]);
         *all.lock() = Live::new(HashMap::from([(Arc::new(account("many", 1)), many)]));
-        all.reserve(account("a", 2), 120, 100, 1).unwrap_err();
-        all.reserve(account("a", 2), 120, 110, 1).unwrap();
+        all.reserve(account("a", 2), 120, Now::of(100), 1)
+            .unwrap_err();
+        all.reserve(account("a", 2), 120, Now::of(110), 1).unwrap();
     }
 
     /// A copy, as the keeper takes one for the disk, shares what it is a copy of, and does not change with it.
@@ -390,7 +471,7 @@ mod tests {
             let (end, now) = (100 + number * 7 % 60, 100 + number / 8);
             let copy = all.lock().ends.clone();
             let before = format!("{copy:?}");
-            match all.reserve(account(client, ski), end, now, 5) {
+            match all.reserve(account(client, ski), end, Now::of(now), 5) {
                 Ok(mut place) if number % 5 > 0 => place.keep(),
                 Ok(place) => given_back.push(place),
                 Err(_) => drop(given_back.pop()),
@@ -399,22 +480,25 @@ mod tests {
             let live = all.lock();
             let there = || live.ends.values().flat_map(|ends| ends.iter().copied());
             assert_eq!(live.count, there().count());
-            assert!(there().all(|end| end >= live.earliest));
+            assert!(there().all(|end| end.earlier(live.earliest) == live.earliest));
         }
         drop(given_back);
-        assert!(all.count(125) > 0);
-        assert_eq!(all.count(160), 0);
+        assert!(all.count(Now::of(125)) > 0);
+        assert_eq!(all.count(Now::of(160)), 0);
         assert_eq!(all.lock().count, 0);
     }
 
     #[test]
     fn a_credential_that_was_not_signed_gives_its_place_back() {
         let all = Arc::new(Outstanding::default());
-        let first = all.reserve(account("a", 1), 110, 100, 1).unwrap();
-        all.reserve(account("a", 1), 110, 100, 1).unwrap_err();
+        let first = all.reserve(account("a", 1), 110, Now::of(100), 1).unwrap();
+        all.reserve(account("a", 1), 110, Now::of(100), 1)
+            .unwrap_err();
         drop(first);
-        assert_eq!(all.count(100), 0);
-        all.reserve(account("a", 1), 110, 100, 1).unwrap().keep();
-        assert_eq!(all.count(100), 1);
+        assert_eq!(all.count(Now::of(100)), 0);
+        all.reserve(account("a", 1), 110, Now::of(100), 1)
+            .unwrap()
+            .keep();
+        assert_eq!(all.count(Now::of(100)), 1);
     }
 }

@@ -12,6 +12,7 @@ use keyless_protocol::delegation::{Credential, EXPORTER_LEN, Request};
 
 use super::certificate::Delegator;
 use super::outstanding::{Account, Outstanding, Reservation};
+use crate::ending::Now;
 use crate::handshake::{Fault, Version};
 use crate::limits::{CREDENTIAL_LIFETIME, CREDENTIAL_LIFETIME_MAX};
 use crate::policy::Admitted;
@@ -67,8 +68,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) scheme: Option<u16>,
     /// The exporter of the connection; none where it has none that can be trusted.
     pub(crate) exporter: Option<&'a [u8; EXPORTER_LEN]>,
-    /// Seconds since 1970.
-    pub(crate) now: u64,
+    /// When it asks.
+    pub(crate) now: Now,
 }
 
 /// A credential that may be signed.
@@ -106,7 +107,7 @@ pub(crate) fn prepare(
     let request = Request::decode(ask.payload)
         .map_err(|_| Fault("the request for a credential is malformed"))?;
     let longest = admitted.max_credential_lifetime();
-    let end = end_of(request.lifetime, longest, delegator, ask.now)?;
+    let end = end_of(request.lifetime, longest, delegator, ask.now.wall)?;
     check_key(&request, &ski, ask.exporter)?;
     let valid_time = u32::try_from(end.saturating_sub(delegator.not_before)).map_err(|_| {
         Fault("the certificate has been valid for too long to count a credential's end from")

@@ -3,7 +3,7 @@
 //! Checking a proof takes up to 200 us. Clients that hold the right need it once an hour for each of their keys, so it stays on
 //! this thread; who has more of them checked has turns of its own for that, and pauses for those that fail.
 
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::Instant;
 
 use keyless_protocol::info::ski_to_hex;
 use keyless_protocol::{ErrorCode, Request};
@@ -12,16 +12,10 @@ use super::Shard;
 use super::conn::Connection;
 use super::stream::Stream;
 use super::turn;
-use crate::clock;
 use crate::delegation::{Ask, prepare};
 use crate::dispatch::{Job, Pending, signing_of};
+use crate::ending::Now;
 use crate::policy::{Admitted, RefusalReason};
-
-/// Seconds since 1970.
-pub(super) fn unix_now() -> u64 {
-    let since = clock::wall().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
-}
 
 impl<S: Stream> Shard<S> {
     /// Makes a job of a request for a credential.
@@ -37,7 +31,7 @@ impl<S: Stream> Shard<S> {
             payload: request.payload,
             scheme: request.signature_scheme,
             exporter: exporter.as_ref(),
-            now: unix_now(),
+            now: Now::read(),
         };
         let issue = match prepare(&admitted, &self.context.state.credentials, &ask) {
             Ok(issue) => {

@@ -5,9 +5,9 @@ use zeroize::Zeroizing;
 
 use super::Shard;
 use super::conn::Connection;
-use super::credentials::unix_now;
 use super::stream::Stream;
 use super::turn;
+use crate::ending::Now;
 use crate::policy::Admitted;
 use crate::tickets::{self, SealError};
 
@@ -57,12 +57,12 @@ impl<S: Stream> Shard<S> {
         let state = &self.context.state;
         let master = (admitted.snapshot().tickets.as_ref()).ok_or(ErrorCode::Internal)?;
         let ski = admitted.key().ski();
-        let now = unix_now();
+        let now = Now::read();
         let answer = match request.opcode {
-            Opcode::Seal => tickets::seal(master, &ski, generation, now, request.payload),
-            Opcode::Unseal => tickets::unseal(master, &ski, generation, now, request.payload),
+            Opcode::Seal => tickets::seal(master, &ski, generation, now.wall, request.payload),
+            Opcode::Unseal => tickets::unseal(master, &ski, generation, now.wall, request.payload),
             _ if !request.payload.is_empty() => Err(SealError::Input),
-            _ => tickets::handed_out(master, &ski, generation, now)
+            _ => tickets::handed_out(master, &ski, generation, now.wall)
                 .map(|(keys, end)| {
                     let policy = &admitted.snapshot().policy;
                     let client = policy.client_name(admitted.client());
