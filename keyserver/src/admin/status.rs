@@ -141,6 +141,7 @@ impl Status {
             warnings: (server.meters.health().trouble().into_iter())
                 .chain(server.credentials.trouble())
                 .chain(server.meters.exhausted())
+                .chain(server.meters.clock_is_behind())
                 .chain(snapshot.warnings())
                 .collect(),
         }

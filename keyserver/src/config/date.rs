@@ -72,7 +72,8 @@ impl Date {
     /// Days since 1970-01-01 to a date: eras of 400 years that begin on the first of March, so
     /// that the leap day is the last of its year (Howard Hinnant, "chrono-compatible low-level
     /// date algorithms").
-    fn from_days(days: u64) -> Self {
+    #[must_use]
+    pub fn from_days(days: u64) -> Self {
         let shifted = days.min(2_932_896) + 719_468;
         let era = shifted / 146_097;
         let day_of_era = shifted % 146_097;

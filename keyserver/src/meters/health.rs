@@ -60,6 +60,11 @@ impl MetersHealth {
         *self.failure() = failure;
     }
 
+    /// A write ended that was not about uses: what became of it is told elsewhere.
+    pub(super) fn over(&self) {
+        self.write.end();
+    }
+
     /// What is guarded is whole after every statement, so a panic elsewhere leaves nothing broken.
     fn failure(&self) -> MutexGuard<'_, Option<String>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)

@@ -8,20 +8,23 @@
 //!  I/O threads ── take ──▶ Meter ── rings when few are left ──▶ meters thread ── file ──▶ Meter has more
 //! ```
 //!
-//! The thread also raises the alarm when a day's uses are over: once a day for each grant.
+//! The thread also raises the alarm when a day's uses are over, once a day for each grant; and it writes down the
+//! [latest day](LatestDay) there was, once a day, by which rights with a last day are judged.
 
 mod bell;
+mod calendar;
 mod file;
 mod health;
 mod thread;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::config::Grant;
+use crate::config::{Date, Grant};
 use crate::policy::meter::Reserved;
-use crate::policy::{Meter, Moment, Policy};
+use crate::policy::{LatestDay, Meter, Moment, Policy};
 use crate::statefile::StateError;
 use crate::tls;
 
@@ -40,6 +43,11 @@ pub struct Meters {
     turn: Mutex<()>,
     health: Arc<MetersHealth>,
     bell: Bell,
+    latest_day: Arc<LatestDay>,
+    /// Where it is written down; nowhere without a state directory.
+    calendar: Option<PathBuf>,
+    /// The latest day that is on disk.
+    day_on_disk: AtomicU64,
     /// Never held while a disk is waited for: the operator asks for what is in it.
     inside: Mutex<Inside>,
 }
@@ -71,11 +79,17 @@ impl Meters {
     pub fn open(directory: Option<&Path>) -> Result<Self, StateError> {
         let file = directory.map(file::path);
         let before = file.as_deref().map(file::read).transpose()?;
+        let calendar = directory.map(calendar::path);
+        let latest_day = calendar.as_deref().map(calendar::read).transpose()?;
+        let latest_day = latest_day.unwrap_or_default();
         Ok(Self {
             file,
             turn: Mutex::default(),
             health: Arc::default(),
             bell: Bell::default(),
+            day_on_disk: AtomicU64::new(latest_day.get()),
+            latest_day: Arc::new(latest_day),
+            calendar,
             inside: Mutex::new(Inside {
                 by_id: HashMap::new(),
                 before: before.unwrap_or_default(),
@@ -83,12 +97,14 @@ impl Meters {
         })
     }
 
-    /// Lets the grants of a policy go on counting where those of before have come to, and writes down uses ahead.
+    /// Lets the grants of a policy go on counting where those of before have come to, and writes down uses ahead. What had ended
+    /// by its date has ended in this policy too.
     ///
     /// # Errors
     ///
     /// [`StateError`]: it cannot be written. The policy must not be used then; the one of before goes on as it was.
     pub fn attach(&self, policy: &mut Policy) -> Result<(), StateError> {
+        policy.remember(Arc::clone(&self.latest_day));
         let day = today();
         let _turn = lock(&self.turn);
         let (mut by_id, before) = {
@@ -148,6 +164,42 @@ impl Meters {
         let low =
             |known: &Known| (known.ceiling).is_some_and(|ceiling| known.meter.is_low(ceiling, day));
         lock(&self.inside).by_id.values().any(low)
+    }
+
+    /// Writes down the day, if it is later than what is on disk.
+    fn write_day(&self, day: u64) -> Result<(), StateError> {
+        let latest = self.latest_day.see(day);
+        let Some(path) = &self.calendar else {
+            return Ok(());
+        };
+        if latest <= self.day_on_disk.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.health.writing();
+        let result = calendar::write(path, latest);
+        self.health.over();
+        result?;
+        self.day_on_disk.store(latest, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A line for the operator, when the clock is behind the latest day by more than one.
+    #[must_use]
+    pub fn clock_is_behind(&self) -> Option<String> {
+        let (latest, today) = (self.latest_day.get(), today());
+        (latest > today + 1).then(|| {
+            let mut text = format!(
+                "the clock says {} and has said {} before, by which dates in grants and `dual_use_until` are judged: set the \
+                 clock right",
+                Date::from_days(today),
+                Date::from_days(latest)
+            );
+            if let Some(path) = &self.calendar {
+                let path = path.display();
+                text += &format!("; or, if it was wrong before, stop the server, remove {path} and start it");
+            }
+            text
+        })
     }
 
     /// Writes down uses ahead of all meters.

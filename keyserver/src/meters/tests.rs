@@ -244,3 +244,54 @@ fn a_disk_that_hangs_keeps_nobody_waiting_who_asks() {
     assert!(meters.health().is_writable());
     assert_eq!(uses(&meters, &policy, 0, 1000), 100);
 }
+
+/// The clock was ahead of what it is now when the server last ran.
+#[test]
+fn what_had_ended_by_its_date_has_ended_after_a_restart_with_an_old_clock() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || Meters::open(Some(directory.path()));
+    let today = today();
+    let dated = Grant {
+        expires: Some(Date::from_days(today + 1)),
+        limits: Limits::default(),
+        ..grant("shop", 1)
+    };
+    let decide = |meters: &Meters| {
+        let policy = policy(meters, std::slice::from_ref(&dated));
+        let ask = Ask {
+            client: policy.client_named("edge").unwrap(),
+            key: 0,
+            right: Right::SignDigest,
+            facts: None,
+            lifetime: None,
+            address: [192, 0, 2, 1].into(),
+            now: clock::now(),
+            at: None,
+        };
+        policy.decide(&ask, Count::Use)
+    };
+    let meters = open().unwrap();
+    meters.write_day(today).unwrap();
+    assert_eq!(decide(&meters), Ok(()));
+    assert_eq!(meters.clock_is_behind(), None);
+    meters.write_day(today + 3).unwrap();
+    assert_eq!(decide(&meters), Err(Unmet::Expires));
+
+    let again = open().unwrap();
+    assert_eq!(decide(&again), Err(Unmet::Expires));
+    let line = again.clock_is_behind().unwrap();
+    let file = directory.path().join("calendar");
+    assert!(line.contains(file.to_str().unwrap()), "{line}");
+    // The day that was wrong is not written over, and a damaged file is not taken for none.
+    again.write_day(today).unwrap();
+    let whole = std::fs::read(&file).unwrap();
+    for length in 0..whole.len() {
+        std::fs::write(&file, &whole[..length]).unwrap();
+        assert!(open().is_err(), "{length} bytes of it");
+    }
+    // What the owner is told to do.
+    std::fs::remove_file(&file).unwrap();
+    let reset = open().unwrap();
+    assert_eq!(decide(&reset), Ok(()));
+    assert_eq!(reset.clock_is_behind(), None);
+}

@@ -51,6 +51,8 @@ impl Thread {
 fn run(state: &ServerState, over: &AtomicBool) {
     let meters = &state.meters;
     let mut failed = false;
+    let mut day_failed = false;
+    let mut was_behind = false;
     while !over.load(Ordering::Acquire) {
         if failed {
             // Every request rings now; a disk that refuses is not asked for each of them.
@@ -70,6 +72,19 @@ fn run(state: &ServerState, over: &AtomicBool) {
             failed = result.is_err();
         }
         meters.alarm();
+        let result = meters.write_day(super::today());
+        if let (Err(error), false) = (&result, day_failed) {
+            tracing::error!(
+                alarm = "calendar_unwritable",
+                "{error}: should the clock be set back, a restart gives back what has ended by its date today"
+            );
+        }
+        day_failed = result.is_err();
+        let behind = meters.clock_is_behind();
+        if let (Some(behind), false) = (&behind, was_behind) {
+            tracing::warn!("{behind}");
+        }
+        was_behind = behind.is_some();
     }
     if let Err(error) = meters.close() {
         tracing::error!("{error}: what was written down ahead counts as used");

@@ -50,7 +50,7 @@ pub fn key_list(snapshot: &Snapshot, client: Option<ClientId>, first: u32, room:
     let Some(client) = client else {
         return Page { list, passed_over };
     };
-    let now = Moment::now();
+    let now = snapshot.policy.now();
     let mut left = room.saturating_sub(ENVELOPE_BYTES);
     for position in first..u32::MAX {
         if position - first == SCAN_MAX {
@@ -154,7 +154,7 @@ impl Policy {
     /// What a client is told of itself.
     #[must_use]
     pub fn client_info(&self, client: ClientId) -> ClientInfo {
-        let now = Moment::now();
+        let now = self.now();
         let grants: Vec<_> = self.grants_of(client, now).collect();
         let rights = (grants.iter()).fold(Rights::NONE, |rights, grant| {
             rights.union(grant.grant().allow)

@@ -13,6 +13,7 @@
 //! | [`ask`] | a question: who, which key, what for, under which circumstances |
 //! | [`grant`] | a grant, and whether it covers a question |
 //! | [`conditions`], [`prefix`], [`window`], [`meter`] | what a grant may demand of handshakes, addresses, times, numbers |
+//! | [`latest_day`] | which rights have ended by their date, whatever the clock says later |
 //! | [`unmet`] | the thing that does not hold |
 //! | [`rules`] | all grants: the answer |
 //! | [`admitted`] | the proof of a yes |
@@ -28,6 +29,7 @@ pub mod conditions;
 mod cover;
 pub mod grant;
 pub mod identity;
+pub mod latest_day;
 pub mod listing;
 mod lookup;
 pub mod meter;
@@ -44,6 +46,7 @@ pub use ask::{Ask, Facts, Handshake, Peer};
 pub use conditions::{Conditions, ServerName};
 pub use grant::CompiledGrant;
 pub use identity::PeerIdentity;
+pub use latest_day::LatestDay;
 pub use listing::{Page, key_list};
 pub use lookup::KeyName;
 pub use meter::{Count, Limits, Meter, Rate};

@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use super::ask::Ask;
 use super::cover::{Cover, CoverBuilder};
 use super::grant::CompiledGrant;
 use super::identity::PeerIdentity;
+use super::latest_day::LatestDay;
 use super::lookup::{KeyLookup, KeyName};
 use super::meter::Count;
 use super::purpose::{KeyUse, KeyUses};
@@ -18,7 +20,6 @@ use super::rights::{Right, Rights};
 use super::unmet::Unmet;
 use super::warnings;
 use super::window::Moment;
-use crate::clock;
 use crate::config::{Client, Match, Place};
 
 /// Names a `[[clients]]` entry in the [`Policy`] that issued it, and in no other: after a reload
@@ -47,6 +48,8 @@ pub struct Policy {
     usages: KeyUses,
     /// A key serves two purposes for a time.
     has_dual_use: bool,
+    /// By which dates are judged. Outlives reloads.
+    latest_day: Arc<LatestDay>,
     warnings: Vec<String>,
     conflicts: Vec<String>,
 }
@@ -108,6 +111,7 @@ impl Policy {
             by_match: HashMap::new(),
             usages: keys.iter().map(|key| key.usage).collect(),
             has_dual_use: keys.iter().any(|key| key.usage.dual_use_until.is_some()),
+            latest_day: Arc::default(),
             warnings: warnings::about_keys(keys, today),
             conflicts: Vec::new(),
         };
@@ -246,12 +250,24 @@ impl Policy {
 
     /// The time of day, where it matters; the clock is not read for nothing.
     fn moment(&self, ask: &Ask<'_>, client: &CompiledClient) -> Moment {
-        let time = match ask.at {
-            Some(time) => time,
-            None if client.needs_time || self.has_dual_use => clock::wall(),
-            None => UNIX_EPOCH,
-        };
-        Moment::of(time)
+        match ask.at {
+            Some(time) => Moment::of(time),
+            None if client.needs_time || self.has_dual_use => self.now(),
+            None => Moment::of(UNIX_EPOCH),
+        }
+    }
+
+    /// The moment it is, by whose date rights end: that of the latest day there ever was. Hours and weekdays are those of the
+    /// clock, and so are the days of `daily`, of which each meter remembers its own.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        let now = Moment::now();
+        now.dated(self.latest_day.see(now.day))
+    }
+
+    /// Judges dates by this from now on.
+    pub(crate) fn remember(&mut self, latest_day: Arc<LatestDay>) {
+        self.latest_day = latest_day;
     }
 
     /// The rights of `client` on the key at `key` on the day of `now`, by any grant and under whatever conditions.

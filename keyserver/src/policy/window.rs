@@ -29,6 +29,15 @@ impl Moment {
         Self::of(clock::wall())
     }
 
+    /// The same with the date of `day`, where that is later, and the hour and the day of the week that it has.
+    pub(super) fn dated(self, day: u64) -> Self {
+        if day <= self.day {
+            return self;
+        }
+        let date = Date::from_days(day);
+        Self { date, ..self }
+    }
+
     /// The moment `time` is in. What is before 1970 counts as its first minute.
     #[must_use]
     pub fn of(time: SystemTime) -> Self {

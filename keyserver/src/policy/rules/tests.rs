@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::clock;
 use crate::config::{Date, Grant, KeyPattern, Place};
 use crate::policy::{Conditions, Hours, Limits, Prefix, Purpose, Rate, Weekday, Window};
 
@@ -176,6 +177,46 @@ fn a_grant_ends_and_a_window_opens_while_the_server_runs() {
         };
         assert_eq!(policy.decide(&ask, Count::Use), expected, "{at:?}");
     }
+}
+
+/// The clock was at the day after, and is set back: what had ended by its date stays ended.
+#[test]
+fn a_clock_that_is_set_back_gives_back_nothing_that_had_ended() {
+    let today = Moment::now().day;
+    let dated = Grant {
+        expires: Some(Date::from_days(today + 1)),
+        ..grant(vec![label("bank")], Right::SignDigest)
+    };
+    let dual = KeyUse {
+        purpose: Purpose::Sign,
+        dual_use_until: Some(Date::from_days(today + 1)),
+        ..KeyUse::default()
+    };
+    let decrypting = grant(vec![label("bank")], Right::DecryptPremaster);
+    let clients = [client("edge", vec![], vec![dated, decrypting])];
+    let policy = compile_for(&clients, &Arc::new(dual), 1);
+    let id = policy.client_named("edge").unwrap();
+    let decide = |right| policy.decide(&ask(id, 2, right), Count::Use);
+    let both = Rights::NONE
+        .with(Right::SignDigest)
+        .with(Right::DecryptPremaster);
+    assert_eq!(decide(Right::SignDigest), Ok(()));
+    assert_eq!(decide(Right::DecryptPremaster), Ok(()));
+    assert_eq!(policy.rights(id, 2, policy.now()), both);
+
+    policy.latest_day.see(today + 2);
+    assert_eq!(decide(Right::SignDigest), Err(Unmet::Expires));
+    assert_eq!(decide(Right::DecryptPremaster), Err(Unmet::Purpose));
+    assert_eq!(policy.rights(id, 2, policy.now()), Rights::NONE);
+    // Hours and days of the week are those of the clock.
+    assert_eq!(policy.now().day, Moment::now().day);
+    // Whoever asks about a time is told about that time.
+    let at = Some(Date::from_days(today).begins());
+    let question = Ask {
+        at,
+        ..ask(id, 2, Right::SignDigest)
+    };
+    assert_eq!(policy.decide(&question, Count::Look), Ok(()));
 }
 
 fn only_client(grants: Vec<Grant>) -> (Policy, ClientId) {
