@@ -44,6 +44,12 @@ struct State {
     wrong: u64,
     /// What every operation returns until the module is initialized again.
     ailment: Option<CK_RV>,
+    /// What each call in one of these sessions returns.
+    spoiled: HashMap<CK_SESSION_HANDLE, CK_RV>,
+    /// What the token takes as its PIN in place of its own.
+    pin: Option<String>,
+    /// All tokens have the same label and serial number.
+    twins: bool,
     counts: HashMap<String, u64>,
 }
 
@@ -192,6 +198,21 @@ impl Faults {
         self.lock().removed.contains(&slot)
     }
 
+    /// What a session that was spoiled returns.
+    pub(crate) fn spoiled(&self, session: CK_SESSION_HANDLE) -> Option<CK_RV> {
+        self.lock().spoiled.get(&session).copied()
+    }
+
+    /// Whether this is the PIN that was made the token's; `None` when none was.
+    pub(crate) fn takes_pin(&self, pin: &[u8]) -> Option<bool> {
+        let state = self.lock();
+        state.pin.as_ref().map(|taken| taken.as_bytes() == pin)
+    }
+
+    pub(crate) fn are_twins(&self) -> bool {
+        self.lock().twins
+    }
+
     pub(crate) fn slot_of(&self, session: CK_SESSION_HANDLE) -> Option<CK_SLOT_ID> {
         self.lock().sessions.get(&session).copied()
     }
@@ -222,7 +243,9 @@ impl Faults {
     }
 
     pub(crate) fn closed(&self, session: CK_SESSION_HANDLE) {
-        self.lock().sessions.remove(&session);
+        let mut state = self.lock();
+        state.sessions.remove(&session);
+        state.spoiled.remove(&session);
     }
 
     pub(crate) fn closed_all(&self, slot: CK_SLOT_ID) {
@@ -264,6 +287,14 @@ impl Faults {
                 state.removed.remove(&number(slot)?);
             }
             ["ail", code] => state.ailment = Some(number(code)?),
+            ["spoil", code, slot] => {
+                let (code, slot) = (number(code)?, number(slot)?);
+                let of_slot = state.sessions.iter().filter(|(_, at)| **at == slot);
+                let sessions: Vec<_> = of_slot.map(|(session, _)| (*session, code)).collect();
+                state.spoiled.extend(sessions);
+            }
+            ["pin", pin] => state.pin = Some(pin.to_owned()),
+            ["twins"] => state.twins = true,
             ["wrong", times] => state.wrong = times.parse().ok()?,
             ["count", function] => {
                 answer = state.counts.get(function).copied().unwrap_or(0).to_string();

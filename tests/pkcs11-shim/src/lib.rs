@@ -1,7 +1,7 @@
 //! The 68 functions of PKCS#11 2.40: each asks [`faults`] what is to go wrong, and calls the real module.
 //!
-//! Nearly all are made by one macro. Written out are those that a fault changes: the list of slots, the
-//! opening and closing of sessions, and the two operations.
+//! Nearly all are made by one macro. Written out are those that a fault changes: the list of slots, what a token is,
+//! the opening and closing of sessions, the login, and the two operations.
 
 #![expect(
     unsafe_code,
@@ -27,7 +27,7 @@ use cryptoki_sys::{
     CK_MECHANISM_INFO, CK_MECHANISM_TYPE, CK_NOTIFY, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE,
     CK_SESSION_INFO, CK_SLOT_ID, CK_SLOT_INFO, CK_TOKEN_INFO, CK_ULONG, CK_USER_TYPE, CK_UTF8CHAR,
     CK_VERSION, CKR_ARGUMENTS_BAD, CKR_FUNCTION_NOT_SUPPORTED, CKR_GENERAL_ERROR, CKR_OK,
-    CKR_SESSION_COUNT, CKR_SESSION_HANDLE_INVALID, Pkcs11,
+    CKR_PIN_INCORRECT, CKR_SESSION_COUNT, CKR_SESSION_HANDLE_INVALID, Pkcs11,
 };
 
 pub use bare::bare_loop;
@@ -156,12 +156,17 @@ macro_rules! call_alone {
 macro_rules! forward {
     (@slot slot $first:ident) => { Some($first) };
     (@slot session $first:ident) => { FAULTS.slot_of($first) };
+    (@spoiled slot $first:ident) => { None };
+    (@spoiled session $first:ident) => { FAULTS.spoiled($first) };
     ($($kind:ident $name:ident($first:ident: $first_type:ty $(, $argument:ident: $type:ty)*);)*) => {
         $(
             extern "C" fn $name($first: $first_type $(, $argument: $type)*) -> CK_RV {
                 match FAULTS.enter(stringify!($name), forward!(@slot $kind $first)) {
                     Verdict::Fail(code) => code,
-                    Verdict::Pass => call!($name($first $(, $argument)*)),
+                    Verdict::Pass => match forward!(@spoiled $kind $first) {
+                        Some(code) => code,
+                        None => call!($name($first $(, $argument)*)),
+                    },
                 }
             }
         )*
@@ -170,7 +175,6 @@ macro_rules! forward {
 
 forward! {
     slot C_GetSlotInfo(a: CK_SLOT_ID, b: *mut CK_SLOT_INFO);
-    slot C_GetTokenInfo(a: CK_SLOT_ID, b: *mut CK_TOKEN_INFO);
     slot C_GetMechanismList(a: CK_SLOT_ID, b: *mut CK_MECHANISM_TYPE, c: *mut CK_ULONG);
     slot C_GetMechanismInfo(a: CK_SLOT_ID, b: CK_MECHANISM_TYPE, c: *mut CK_MECHANISM_INFO);
     slot C_InitToken(a: CK_SLOT_ID, b: *mut CK_UTF8CHAR, c: CK_ULONG, d: *mut CK_UTF8CHAR);
@@ -184,7 +188,6 @@ forward! {
         a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG, d: CK_OBJECT_HANDLE,
         e: CK_OBJECT_HANDLE
     );
-    session C_Login(a: CK_SESSION_HANDLE, b: CK_USER_TYPE, c: *mut CK_UTF8CHAR, d: CK_ULONG);
     session C_Logout(a: CK_SESSION_HANDLE);
     session C_CreateObject(
         a: CK_SESSION_HANDLE, b: *mut CK_ATTRIBUTE, c: CK_ULONG, d: *mut CK_OBJECT_HANDLE
@@ -347,6 +350,47 @@ extern "C" fn C_GetSlotList(
     CKR_OK
 }
 
+extern "C" fn C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> CK_RV {
+    if let Verdict::Fail(code) = FAULTS.enter("C_GetTokenInfo", Some(slot)) {
+        return code;
+    }
+    let code = call!(C_GetTokenInfo(slot, info));
+    if code == CKR_OK && FAULTS.are_twins() {
+        // SAFETY: the real module has succeeded, so `info` is valid.
+        if let Some(info) = unsafe { info.as_mut() } {
+            info.label = [b't'; 32];
+            info.serialNumber = [b'1'; 16];
+        }
+    }
+    code
+}
+
+extern "C" fn C_Login(
+    session: CK_SESSION_HANDLE,
+    user: CK_USER_TYPE,
+    pin: *mut CK_UTF8CHAR,
+    length: CK_ULONG,
+) -> CK_RV {
+    if let Verdict::Fail(code) = FAULTS.enter("C_Login", FAULTS.slot_of(session)) {
+        return code;
+    }
+    if let Some(code) = FAULTS.spoiled(session) {
+        return code;
+    }
+    let given = usize::try_from(length).unwrap_or(0);
+    // SAFETY: the caller passes a PIN of that length, as the standard asks.
+    let given = unsafe { std::slice::from_raw_parts(pin.cast_const(), given) };
+    match FAULTS.takes_pin(given) {
+        Some(true) => {
+            let own = SoftHsm::PIN;
+            let length = CK_ULONG::try_from(own.len()).unwrap_or(0);
+            call!(C_Login(session, user, own.as_ptr().cast_mut(), length))
+        }
+        Some(false) => CKR_PIN_INCORRECT,
+        None => call!(C_Login(session, user, pin, length)),
+    }
+}
+
 extern "C" fn C_OpenSession(
     slot: CK_SLOT_ID,
     flags: CK_FLAGS,
@@ -415,6 +459,9 @@ fn operate(
     operation: impl FnOnce() -> CK_RV,
 ) -> CK_RV {
     if let Verdict::Fail(code) = FAULTS.enter_before_latency(name, FAULTS.slot_of(session)) {
+        return code;
+    }
+    if let Some(code) = FAULTS.spoiled(session) {
         return code;
     }
     let turn = FAULTS.turn(name);
