@@ -17,3 +17,5 @@ mod kryoptic;
 mod limits;
 #[path = "pkcs11/loading.rs"]
 mod loading;
+#[path = "pkcs11/pins.rs"]
+mod pins;

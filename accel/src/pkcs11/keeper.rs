@@ -120,8 +120,8 @@ impl Keeper {
             {
                 state.keys.push(Arc::downgrade(key));
             }
-            if pin.is_some() {
-                state.pin = pin;
+            if let Some(pin) = pin {
+                state.pins.offer(pin);
             }
             state.phase
         };
@@ -147,7 +147,7 @@ impl Keeper {
 
     /// A login is wanted when there is a PIN.
     fn is_logged_in_as_wanted(&self) -> bool {
-        self.logged_in || self.slot.lock().pin.is_none()
+        self.logged_in || self.slot.lock().pins.are_none()
     }
 
     fn refusal(&self, key: &SlotKey, failure: &Failure) -> TokenError {
@@ -220,9 +220,7 @@ impl Keeper {
         let mut partings = Vec::new();
         let mut state = self.slot.lock();
         let phase = if failure.class == Class::Terminal {
-            if let Some(pin) = state.pin.clone() {
-                state.refused = Some((pin, failure.name.clone()));
-            }
+            state.pins.refuse_good(&failure.name);
             Phase::Terminal
         } else {
             state.breaker.open(Instant::now());
@@ -263,42 +261,49 @@ impl Keeper {
         let session = held.session(&slot.module, &inside)?;
         let state = session.get_session_info()?.session_state();
         self.logged_in = matches!(state, SessionState::RoUser | SessionState::RwUser);
-        let (pin, refused) = {
-            let state = self.slot.lock();
-            (state.pin.clone(), state.refused.clone())
-        };
-        let Some(pin) = pin.filter(|_| !self.logged_in) else {
+        if self.logged_in {
             return Ok(());
-        };
-        if let Some((_, name)) = refused.filter(|(refused, _)| *refused == pin) {
-            // Tokens lock after a few attempts: this one has been made.
-            return Err(Failure {
-                class: Class::Terminal,
-                ..Failure::slot(&name)
-            });
         }
+        let pin = slot.lock().pins.to_try();
+        let pin = pin.map_err(|name| Failure {
+            class: Class::Terminal,
+            ..Failure::slot(&name)
+        })?;
+        let Some(pin) = pin else { return Ok(()) };
         let secret = RawAuthPin::new(Box::new(pin.bytes().to_vec()));
         match session.login_with_raw(UserType::User, &secret) {
-            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
+            Ok(()) => {
                 self.logged_in = true;
-                self.slot.lock().refused = None;
+                slot.lock().pins.logged_in(&pin);
                 Ok(())
             }
-            Err(error) => {
-                // A vendor may say in its own words that the PIN is wrong.
-                let is_clear = !matches!(
-                    error,
-                    Error::Pkcs11(RvError::VendorDefined(_) | RvError::UnknownErrorCode(_), _)
-                );
-                let failure = Failure::from(error);
-                let class = if is_clear {
-                    failure.class
-                } else {
-                    Class::Terminal
-                };
-                Err(Failure { class, ..failure })
+            // Which says nothing about this PIN.
+            Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
+                self.logged_in = true;
+                Ok(())
             }
+            Err(error) => Err(self.login_failed(&pin, error)),
         }
+    }
+
+    /// What a login that failed asks for. A PIN that was refused is remembered. While there is another, the breaker
+    /// says when that is tried: one attempt each time the slot tries to recover.
+    fn login_failed(&self, pin: &Pin, error: Error) -> Failure {
+        // A vendor may say in its own words that the PIN is wrong.
+        let is_clear = !matches!(
+            error,
+            Error::Pkcs11(RvError::VendorDefined(_) | RvError::UnknownErrorCode(_), _)
+        );
+        let failure = Failure::from(error);
+        if is_clear && failure.class != Class::Terminal {
+            return failure;
+        }
+        let class = if self.slot.lock().pins.refused(pin, &failure.name) {
+            Class::Slot
+        } else {
+            Class::Terminal
+        };
+        Failure { class, ..failure }
     }
 
     /// Opens the session that holds the login, in the slot where the token is now.

@@ -15,6 +15,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `uri.rs`, `pin.rs` | a PKCS#11 URI (RFC 7512); where a PIN is, and the PIN |
+//! | `pins.rs` | the PINs that were offered for a token, and which is tried |
 //! | `tokens.rs`, `token_key.rs` | all slots of the process; a key in one or several of them, and the choice |
 //! | `ticket.rs` | a request on its way |
 //! | `slot.rs`, `state.rs` | a slot and how its threads meet there; what changes, under its lock |
@@ -39,6 +40,7 @@ mod mechanism;
 mod module;
 mod object;
 mod pin;
+mod pins;
 mod probe;
 mod raw;
 mod session;

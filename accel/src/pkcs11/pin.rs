@@ -189,6 +189,13 @@ impl fmt::Debug for Pin {
     }
 }
 
+#[cfg(test)]
+impl From<&[u8]> for Pin {
+    fn from(bytes: &[u8]) -> Self {
+        Self(Zeroizing::new(bytes.to_vec()))
+    }
+}
+
 impl Pin {
     /// The bytes, for the call that logs in.
     pub(super) fn bytes(&self) -> &[u8] {

@@ -12,7 +12,7 @@ use super::error::TokenFailure;
 use super::keeper::Command;
 use super::latency::Latencies;
 use super::limiter::Limiter;
-use super::pin::Pin;
+use super::pins::Pins;
 use super::settings::SlotSettings;
 use super::slot::{Assignment, SlotKey, TokenName, Unchecked};
 use super::ticket::{Parting, Ticket};
@@ -75,9 +75,7 @@ pub(super) struct State {
     /// The module's epoch in which the keeper logged in.
     pub(super) epoch: u64,
     pub(super) keys: Vec<Weak<SlotKey>>,
-    pub(super) pin: Option<Pin>,
-    /// The PIN that the token refused.
-    pub(super) refused: Option<(Pin, String)>,
+    pub(super) pins: Pins,
     /// Since when the keeper is in a call.
     pub(super) keeper_call: Option<Instant>,
     pub(super) watchdog_sleeps: bool,
@@ -145,8 +143,7 @@ impl State {
             generation: 0,
             epoch: 0,
             keys: Vec::new(),
-            pin: None,
-            refused: None,
+            pins: Pins::default(),
             keeper_call: None,
             watchdog_sleeps: false,
             errors: BTreeMap::new(),

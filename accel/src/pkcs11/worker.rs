@@ -355,9 +355,7 @@ impl Worker<'_> {
     fn refuse_for_good(&self, failure: &Failure) {
         let mut partings = Vec::new();
         let mut state = self.slot.lock();
-        if let Some(pin) = state.pin.clone() {
-            state.refused = Some((pin, failure.name.clone()));
-        }
+        state.pins.refuse_good(&failure.name);
         state.shut(Phase::Terminal, &mut partings);
         drop(state);
         part(partings);
