@@ -19,3 +19,5 @@ mod limits;
 mod loading;
 #[path = "pkcs11/pins.rs"]
 mod pins;
+#[path = "pkcs11/recovery.rs"]
+mod recovery;

@@ -252,6 +252,8 @@ impl Keeper {
     fn log_in(&mut self) -> Result<(), Failure> {
         let slot = Arc::clone(&self.slot);
         let inside = slot.module.enter()?;
+        // Whatever becomes of this attempt: what it meets is a fault of this epoch, and may ask for the next.
+        slot.lock().epoch = inside.epoch;
         let usable = |held: &Held| held.session(&slot.module, &inside).is_ok();
         if !self.session.as_ref().is_some_and(usable) {
             self.forget();
@@ -365,7 +367,6 @@ impl Keeper {
         }
         let mut state = slot.lock();
         state.generation += 1;
-        state.epoch = inside.epoch;
         Ok(())
     }
 

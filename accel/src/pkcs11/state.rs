@@ -72,7 +72,7 @@ pub(super) struct State {
     pub(super) opening: usize,
     pub(super) breaker: Breaker,
     pub(super) generation: u64,
-    /// The module's epoch in which the keeper logged in.
+    /// The module's epoch in which the keeper logged in, or tried to.
     pub(super) epoch: u64,
     pub(super) keys: Vec<Weak<SlotKey>>,
     pub(super) pins: Pins,

@@ -1,0 +1,37 @@
+//! Ways back for a slot that was shut.
+
+use std::time::Duration;
+
+use accel::pkcs11::SlotSettings;
+
+use super::device::{Device, settings, sign};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The session cannot be opened after the first new start of the module; then the module forgets: it is started once
+/// more, as often as it takes.
+#[test]
+fn a_module_is_initialized_again_as_often_as_it_takes() {
+    let Some(device) = Device::new(SlotSettings {
+        initialize_after: Duration::from_millis(500),
+        ..settings()
+    }) else {
+        return;
+    };
+    let key = device.load(&["one"]);
+    let control = &device.one.control;
+    let before = control.count("C_Initialize");
+    control.tell("fail C_Sign 0x5 * 1 *");
+    for _ in 0..5 {
+        sign(&key, b"fails", LIMIT).unwrap_err();
+    }
+    control.tell("fail C_OpenSession 0x54 * 1 *");
+    device.wait_for("one", |_| {
+        device.errors("one", "CKR_FUNCTION_NOT_SUPPORTED") >= 1
+    });
+    assert_eq!(control.count("C_Initialize"), before + 1);
+    control.tell("finalize");
+    control.tell("reset");
+    device.wait_for("one", Device::is_ready);
+    sign(&key, b"after", LIMIT).unwrap();
+}
