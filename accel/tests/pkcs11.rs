@@ -17,6 +17,8 @@ mod kryoptic;
 mod limits;
 #[path = "pkcs11/loading.rs"]
 mod loading;
+#[path = "pkcs11/missing.rs"]
+mod missing;
 #[path = "pkcs11/pins.rs"]
 mod pins;
 #[path = "pkcs11/recovery.rs"]

@@ -4,8 +4,10 @@
 //! Its session does nothing else. Closing the last session of a token logs out, so as long as this one is
 //! open, workers may close and open theirs as they need.
 
+mod finding;
+
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,12 +19,12 @@ use cryptoki::types::RawAuthPin;
 
 use super::error::TokenError;
 use super::failure::{Class, Failure};
-use super::module::{Inside, lock};
-use super::object::{self, NotFound};
+use super::module::Inside;
+use super::object::NotFound;
 use super::pin::Pin;
 use super::probe;
 use super::session::Held;
-use super::slot::{Place, Slot, SlotKey};
+use super::slot::{Slot, SlotKey};
 use super::state::Phase;
 use super::ticket::part;
 
@@ -351,66 +353,6 @@ impl Keeper {
         }
     }
 
-    fn find_all(&mut self) -> Result<(), Failure> {
-        let slot = Arc::clone(&self.slot);
-        let inside = slot.module.enter()?;
-        let keys: Vec<_> = {
-            let state = slot.lock();
-            state.keys.iter().filter_map(Weak::upgrade).collect()
-        };
-        for key in keys {
-            match self.find_in_session(&inside, &key) {
-                Ok(_) => {}
-                Err(NotFound::Failure(failure)) => return Err(failure),
-                Err(NotFound::Error(_)) => slot.lock().note("key not on the token"),
-            }
-        }
-        let mut state = slot.lock();
-        state.generation += 1;
-        Ok(())
-    }
-
-    fn find_one(&mut self, key: &SlotKey) -> Result<Vec<u8>, NotFound> {
-        self.calling(true);
-        let slot = Arc::clone(&self.slot);
-        let result = slot
-            .module
-            .enter()
-            .map_err(NotFound::Failure)
-            .and_then(|inside| self.find_in_session(&inside, key));
-        self.calling(false);
-        result
-    }
-
-    /// Finds a key, compares its public half, and remembers where it is; or forgets where it was.
-    fn find_in_session(&self, inside: &Inside<'_>, key: &SlotKey) -> Result<Vec<u8>, NotFound> {
-        let held = self.session.as_ref().ok_or_else(no_session);
-        let session = held
-            .and_then(|held| held.session(&self.slot.module, inside))
-            .map_err(NotFound::Failure)?;
-        let found = object::find(session, &key.uri, &self.mechanisms, self.logged_in);
-        if !matches!(found, Err(NotFound::Failure(_))) {
-            // What is known from now on is what comes of this search.
-            *lock(&key.place) = None;
-        }
-        let found = found?;
-        let expected = lock(&key.spki).clone();
-        let uri = || Box::new(key.uri.clone());
-        let spki = match (found.spki, expected) {
-            (Some(spki), Some(expected)) if spki != *expected => {
-                return Err(NotFound::Error(TokenError::Mismatch(uri())));
-            }
-            (Some(spki), _) => spki,
-            (None, Some(expected)) => expected.to_vec(),
-            (None, None) => return Err(NotFound::Error(TokenError::NoPublicKey(uri()))),
-        };
-        *lock(&key.place) = Some(Place {
-            handle: found.handle,
-            abilities: found.abilities,
-        });
-        Ok(spki)
-    }
-
     /// Initializes the module again, unless a thread is stuck in it, and has its other slots recover.
     fn initialize(&mut self, epoch: u64) -> Result<(), Failure> {
         let slots = self.slot.module.slots();
@@ -454,6 +396,9 @@ impl Keeper {
                     return true;
                 }
                 self.keep_alive();
+                if self.slot.lock().phase == Phase::Ready {
+                    self.find_missing();
+                }
                 self.regrow();
             }
             Phase::Recovering | Phase::Probing | Phase::Terminal | Phase::Stopped => {}

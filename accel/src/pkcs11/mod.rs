@@ -20,6 +20,7 @@
 //! | `ticket.rs` | a request on its way |
 //! | `slot.rs`, `state.rs` | a slot and how its threads meet there; what changes, under its lock |
 //! | `worker.rs`, `keeper.rs`, `watchdog.rs` | the three kinds of threads |
+//! | `keeper/finding.rs` | where the keys of a slot are |
 //! | `probe.rs` | one signature, to see whether a slot works again |
 //! | `limiter.rs`, `breaker.rs`, `latency.rs` | how much at once; whether at all; how long it takes |
 //! | `failure.rs`, `error.rs` | what a return code means and what is done; what people are told |

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::mechanism::{self, MAX_RESULT_LEN};
 use super::module::lock;
 use super::session::Held;
-use super::slot::Slot;
+use super::slot::{KEY_GONE, Slot};
 use crate::class::KeyType;
 use crate::job::{Hash, Operation};
 use crate::public::PublicKey;
@@ -22,14 +22,14 @@ pub(super) fn sign(slot: &Slot, held: &Held) -> Result<(), Failure> {
     };
     let first = keys.iter().find_map(|key| {
         let spki = lock(&key.spki).clone()?;
-        let place = (*lock(&key.place))?;
+        let place = key.place()?;
         Some((place, PublicKey::from_spki(&spki).ok()?))
     });
     let Some((place, (key_type, public))) = first else {
         return if keys.is_empty() {
             Ok(())
         } else {
-            Err(Failure::slot("key not on the token"))
+            Err(Failure::slot(KEY_GONE))
         };
     };
     let (operation, input) = (trial_of(key_type), [0x5a; 32]);

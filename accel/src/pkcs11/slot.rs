@@ -12,6 +12,7 @@
 //! No call into a module is made, and no job is finished, while the lock is held.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +32,9 @@ use super::uri::TokenUri;
 use super::worker;
 use crate::job::Operation;
 
+/// What is noted when a token turns out not to have a key.
+pub(super) const KEY_GONE: &str = "key not on the token";
+
 /// Which token a slot holds, as the module told it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TokenName {
@@ -45,9 +49,39 @@ pub(super) struct SlotKey {
     /// How it is found again.
     pub(super) uri: TokenUri,
     /// Where it was found last.
-    pub(super) place: Mutex<Option<Place>>,
+    place: Mutex<Option<Place>>,
+    /// Whether it was found, for those who choose a slot: they need not wait for a lock.
+    is_there: AtomicBool,
     /// What it must be; unset until the first slot of the key has told it.
     pub(super) spki: Mutex<Option<Arc<[u8]>>>,
+}
+
+impl SlotKey {
+    /// A key that was not looked for yet.
+    pub(super) fn new(uri: TokenUri, spki: Option<Arc<[u8]>>) -> Self {
+        Self {
+            uri,
+            place: Mutex::default(),
+            is_there: AtomicBool::new(false),
+            spki: Mutex::new(spki),
+        }
+    }
+
+    pub(super) fn place(&self) -> Option<Place> {
+        *lock(&self.place)
+    }
+
+    /// Notes where it is, or that it is not there.
+    pub(super) fn put(&self, place: Option<Place>) {
+        let mut at = lock(&self.place);
+        *at = place;
+        self.is_there.store(place.is_some(), Ordering::Relaxed);
+    }
+
+    /// Whether it was found when it was last looked for.
+    pub(super) fn is_there(&self) -> bool {
+        self.is_there.load(Ordering::Relaxed)
+    }
 }
 
 /// Where a key is, until the slot's generation changes.
@@ -119,6 +153,8 @@ pub(super) enum Ending<'a> {
     Failed(TokenFailure),
     /// It is to run again here, once the keeper has done this.
     Again(Retried, Option<Command>),
+    /// The slot is in order, but does not have the key.
+    Elsewhere,
     /// The slot failed it.
     SlotFailed,
     /// The result was wrong.
@@ -307,6 +343,10 @@ impl Slot {
                     if let Some(command) = command {
                         state.recover(&self.keeper, command);
                     }
+                    None
+                }
+                Ending::Elsewhere => {
+                    partings.extend(ticket.map(Parting::Elsewhere));
                     None
                 }
                 Ending::SlotFailed | Ending::Wrong => {

@@ -84,10 +84,9 @@ impl Routes {
                     SlotChoice::LeastLoaded => state.load(),
                 };
                 let recovering = state.phase != Phase::Ready;
-                state
-                    .phase
-                    .takes_requests()
-                    .then_some((recovering, load, at))
+                // A slot that recovers looks for its keys meanwhile.
+                let may_have_it = recovering || route.key.is_there();
+                (may_have_it && state.phase.takes_requests()).then_some((recovering, load, at))
             })
             .collect();
         candidates.sort_unstable();
@@ -205,16 +204,18 @@ impl TokenKey {
     /// Whether a slot that holds the key takes requests now.
     #[must_use]
     pub fn is_available(&self) -> bool {
-        self.routes.routes.iter().any(|route| {
-            let found = super::module::lock(&route.key.place).is_some();
-            found && route.slot.lock().phase.takes_requests()
-        })
+        self.routes
+            .routes
+            .iter()
+            .any(|route| route.key.is_there() && route.slot.lock().phase.takes_requests())
     }
 
     /// Whether a slot that holds the key has a mechanism for the operation, and the key the right to it.
     pub(crate) fn allows(&self, operation: Operation) -> bool {
         self.routes.routes.iter().any(|route| {
-            super::module::lock(&route.key.place)
+            route
+                .key
+                .place()
                 .is_some_and(|place| place.abilities.allow(operation))
         })
     }

@@ -96,11 +96,7 @@ impl Tokens {
         for uri in spec.uris.iter().take(MAX_SLOTS) {
             let source = uri.pin_source().or(spec.pin.as_ref());
             let pin = source.map(|source| source.read()).transpose()?;
-            let key = Arc::new(SlotKey {
-                uri: uri.clone(),
-                place: Mutex::default(),
-                spki: Mutex::new(spki.clone()),
-            });
+            let key = Arc::new(SlotKey::new(uri.clone(), spki.clone()));
             let slot = match self.slot_of(uri) {
                 Ok(slot) => slot,
                 Err(error) if error.may_pass() => {

@@ -11,9 +11,8 @@ use super::error::TokenFailure;
 use super::failure::{Class, Failure};
 use super::keeper::Command;
 use super::mechanism::{self, MAX_RESULT_LEN};
-use super::module::lock;
 use super::session::Held;
-use super::slot::{Assignment, Ending, Next, Slot, Unchecked};
+use super::slot::{Assignment, Ending, KEY_GONE, Next, Slot, Unchecked};
 use super::state::Phase;
 use super::ticket::{Retried, part};
 use crate::error::JobError;
@@ -80,6 +79,8 @@ enum Stop {
     Wrong,
     /// The token has no mechanism for it.
     NoMechanism,
+    /// The token does not have the key any more.
+    NoKey,
 }
 
 impl From<Failure> for Stop {
@@ -122,6 +123,10 @@ impl Worker<'_> {
                     return None;
                 }
                 Err(Stop::Wrong) => Ending::Wrong,
+                Err(Stop::NoKey) => {
+                    self.slot.lock().note(KEY_GONE);
+                    Ending::Elsewhere
+                }
                 Err(Stop::NoMechanism) => Ending::Failed(TokenFailure::Job(JobError::WrongKey)),
                 Err(Stop::Failure(failure)) => {
                     self.slot.note(&failure);
@@ -228,8 +233,7 @@ impl Worker<'_> {
     /// One try: a session and two calls. What comes back is not checked yet.
     fn attempt(&mut self, assignment: &Assignment) -> Result<Zeroizing<Vec<u8>>, Stop> {
         let parts = &assignment.parts;
-        let place = *lock(&assignment.key.place);
-        let place = place.ok_or_else(|| Failure::slot("key not on the token"))?;
+        let place = assignment.key.place().ok_or(Stop::NoKey)?;
         let request = mechanism::request(
             assignment.operation,
             parts.key_type,
