@@ -73,8 +73,8 @@ pub(super) fn run(slot: Arc<Slot>, commands: &Receiver<Command>) {
             Ok(Command::Recover(generation)) => {
                 if keeper.slot.lock().generation == generation {
                     keeper.recover();
-                } else {
-                    keeper.ready();
+                } else if let Err(failure) = keeper.ready() {
+                    keeper.shut(&failure);
                 }
             }
             Ok(Command::Initialize(epoch)) => keeper.initialize_and_recover(epoch),
@@ -190,12 +190,10 @@ impl Keeper {
                 }
             }
         }
-        match &result {
-            Ok(()) => self.ready(),
-            Err(failure) => {
-                self.slot.note(failure);
-                self.shut(failure);
-            }
+        let result = result.and_then(|()| self.ready());
+        if let Err(failure) = &result {
+            self.slot.note(failure);
+            self.shut(failure);
         }
         result
     }
@@ -205,17 +203,21 @@ impl Keeper {
         let _ = self.recover_with(Self::bring_up);
     }
 
-    /// Opens the slot for requests.
-    fn ready(&self) {
+    /// Opens the slot for requests, if there is anybody to work on them.
+    fn ready(&self) -> Result<(), Failure> {
         let mut state = self.slot.lock();
         if state.phase == Phase::Stopped {
-            return;
+            return Ok(());
+        }
+        if state.is_exhausted(&self.slot.settings) {
+            return Err(Failure::slot("every thread is stuck"));
         }
         state.breaker.close();
         state.phase = Phase::Ready;
         drop(state);
         self.slot.staff();
         self.slot.lock().pump();
+        Ok(())
     }
 
     fn shut(&self, failure: &Failure) {

@@ -41,6 +41,13 @@ impl Default for SlotSettings {
     }
 }
 
+impl SlotSettings {
+    /// Most threads that work for a slot or are stuck in its calls.
+    pub(super) fn most_threads(&self) -> usize {
+        self.sessions.max(1).saturating_mul(2)
+    }
+}
+
 /// How to choose among several slots that hold the same key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlotChoice {

@@ -383,7 +383,7 @@ impl Slot {
     /// Starts workers until there are as many as there should be.
     pub(super) fn staff(self: &Arc<Self>) {
         let mut state = self.lock();
-        let most = self.settings.sessions.max(1).saturating_mul(2);
+        let most = self.settings.most_threads();
         while state.workers.len() < most
             && state.working() < state.cap
             && state.phase != Phase::Stopped

@@ -324,6 +324,17 @@ impl State {
         opens
     }
 
+    /// Shuts the slot at once, however few its failures. True unless it was shut already; see
+    /// [`slot_failed`](Self::slot_failed).
+    pub(super) fn shut_down(&mut self, partings: &mut Vec<Parting>) -> bool {
+        let opens = self.phase.takes_requests();
+        if opens {
+            self.breaker.open(Instant::now());
+            self.shut(Phase::Down, partings);
+        }
+        opens
+    }
+
     /// Goes on in another phase, unless the slot is stopped: that is for good.
     pub(super) fn go_on(&mut self, phase: Phase) {
         if self.phase != Phase::Stopped {
@@ -349,6 +360,11 @@ impl State {
     /// Workers that are not lost.
     pub(super) fn working(&self) -> usize {
         self.workers.values().filter(|worker| !worker.lost).count()
+    }
+
+    /// Whether nobody works and nobody more may be started: every thread is stuck.
+    pub(super) fn is_exhausted(&self, settings: &SlotSettings) -> bool {
+        self.working() == 0 && self.workers.len() >= settings.most_threads()
     }
 
     /// Threads that are in a call which should have returned.

@@ -2,7 +2,8 @@
 //! that are stuck in a call.
 //!
 //! A hung call cannot be cancelled. The request is answered, the thread is marked lost, and another takes
-//! its place, up to twice the number of sessions. When the call returns after all, the lost thread ends.
+//! its place, up to twice the number of sessions. When the call returns after all, the lost thread ends. A slot
+//! whose threads are all lost is shut until one ends.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,8 +26,12 @@ pub(super) fn run(slot: &Arc<Slot>) {
         }
         let now = Instant::now();
         expire_waiting(&mut state, now, &mut partings);
-        let (lost, shut) =
+        let (lost, mut shut) =
             look_at_workers(&mut state, now, slot.settings.call_timeout, &mut partings);
+        if lost > 0 && state.is_exhausted(&slot.settings) {
+            // Nobody would take what waits, nor count another failure.
+            shut |= state.shut_down(&mut partings);
+        }
         state.pump();
         if partings.is_empty() && lost == 0 {
             // Workers that begin something without a request are looked at with the next request.

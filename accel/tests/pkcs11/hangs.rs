@@ -140,3 +140,62 @@ fn a_hung_slot_does_not_touch_another() {
     device.one.control.tell("release");
     device.wait_for("one", |status| status.stuck_threads == 0);
 }
+
+/// Two threads for one session, and both hang: too few for the breaker to open by itself, but nobody works any more.
+#[test]
+fn a_slot_without_threads_is_shut_and_another_serves() {
+    let settings = SlotSettings {
+        sessions: 1,
+        call_timeout: Duration::from_millis(300),
+        ..settings()
+    };
+    let Some(device) = Device::new(settings) else {
+        return;
+    };
+    let key = device.load(&["one", "two"]);
+    let control = &device.one.control;
+    control.tell("hang C_Sign *");
+    for turn in 1..=2 {
+        sign(&key, b"hangs, then elsewhere", Duration::from_secs(10)).unwrap();
+        device.wait_for("one", |status| status.stuck_threads >= turn);
+    }
+    sign(&key, b"elsewhere", Duration::from_secs(10)).unwrap();
+    assert!(!Device::is_ready(&device.status("one")));
+    control.tell("release");
+    device.wait_for("one", Device::is_ready);
+    sign(&key, b"after", Duration::from_secs(10)).unwrap();
+}
+
+/// The device works, as each probe finds, but the threads hang in closing their sessions: the slot stays shut for as
+/// long as there is nobody to work for it.
+#[test]
+fn a_slot_without_threads_is_not_opened_by_a_probe() {
+    let settings = SlotSettings {
+        sessions: 1,
+        call_timeout: Duration::from_millis(300),
+        ..settings()
+    };
+    let Some(device) = Device::new(settings) else {
+        return;
+    };
+    let key = device.load(&["one", "two"]);
+    let control = &device.one.control;
+    control.tell("hang C_CloseSession *");
+    control.tell("fail C_Sign 0x30 2 1 *");
+    for turn in 1..=2 {
+        sign(&key, b"elsewhere", Duration::from_secs(10)).unwrap();
+        device.wait_for("one", |status| status.stuck_threads >= turn);
+    }
+    let signed = control.count("C_Sign");
+    device.wait_for("one", |status| {
+        assert!(
+            !status.ready || control.count("C_Sign") == signed,
+            "{status:?}"
+        );
+        device.errors("one", "every thread is stuck") >= 2
+    });
+    assert!(control.count("C_Sign") > signed, "it was probed");
+    control.tell("release");
+    device.wait_for("one", Device::is_ready);
+    sign(&key, b"after", Duration::from_secs(10)).unwrap();
+}
