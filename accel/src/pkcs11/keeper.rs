@@ -73,8 +73,8 @@ pub(super) fn run(slot: Arc<Slot>, commands: &Receiver<Command>) {
             Ok(Command::Recover(generation)) => {
                 if keeper.slot.lock().generation == generation {
                     keeper.recover();
-                } else if let Err(failure) = keeper.ready() {
-                    keeper.shut(&failure);
+                } else {
+                    keeper.go_on();
                 }
             }
             Ok(Command::Initialize(epoch)) => keeper.initialize_and_recover(epoch),
@@ -203,6 +203,16 @@ impl Keeper {
         let _ = self.recover_with(Self::bring_up);
     }
 
+    /// What was asked for has been done since: opens the slot, unless something has shut it meanwhile.
+    fn go_on(&self) {
+        if self.slot.lock().phase == Phase::Recovering
+            && let Err(failure) = self.ready()
+        {
+            self.slot.note(&failure);
+            self.shut(&failure);
+        }
+    }
+
     /// Opens the slot for requests, if there is anybody to work on them.
     fn ready(&self) -> Result<(), Failure> {
         let mut state = self.slot.lock();
@@ -244,6 +254,7 @@ impl Keeper {
     }
 
     /// Tells the watchdog that this thread is in a call.
+    /// Told again before each, so that a device that is slow but answers is not taken for one that hangs.
     fn calling(&self, begins: bool) {
         let mut state = self.slot.lock();
         state.keeper_call = begins.then(Instant::now);
@@ -265,6 +276,7 @@ impl Keeper {
         }
         let held = self.session.as_ref().ok_or_else(no_session)?;
         let session = held.session(&slot.module, &inside)?;
+        self.calling(true);
         let state = session.get_session_info()?.session_state();
         self.logged_in = matches!(state, SessionState::RoUser | SessionState::RwUser);
         if self.logged_in {
@@ -277,6 +289,7 @@ impl Keeper {
         })?;
         let Some(pin) = pin else { return Ok(()) };
         let secret = RawAuthPin::new(Box::new(pin.bytes().to_vec()));
+        self.calling(true);
         match session.login_with_raw(UserType::User, &secret) {
             Ok(()) => {
                 self.logged_in = true;
@@ -318,6 +331,7 @@ impl Keeper {
         let wanted = self.slot.lock().token.clone();
         let mut found = None;
         for id in context.get_slots_with_token()? {
+            self.calling(true);
             // A slot that does not answer is not the one.
             let Ok(token) = context.get_token_info(id) else {
                 continue;
@@ -327,6 +341,7 @@ impl Keeper {
             }
         }
         let (id, token) = found.ok_or_else(|| Failure::slot("CKR_TOKEN_NOT_PRESENT"))?;
+        self.calling(true);
         self.mechanisms = context.get_mechanism_list(id)?;
         self.session = Some(self.open_in(inside, id)?);
         let mut state = self.slot.lock();
@@ -345,6 +360,7 @@ impl Keeper {
     fn open_in(&self, inside: &Inside<'_>, id: SlotId) -> Result<Held, Failure> {
         let end = Instant::now() + MAKING_ROOM;
         loop {
+            self.calling(true);
             match Held::open(&self.slot.module, inside, id) {
                 Err(failure) if failure.name == "CKR_SESSION_COUNT" && Instant::now() < end => {
                     self.slot.make_room();

@@ -57,9 +57,34 @@ pub(super) struct Found {
     pub(super) spki: Option<Vec<u8>>,
 }
 
+/// A session, and what is to be told before each call in it.
+pub(super) struct Watched<'a> {
+    pub(super) session: &'a Session,
+    pub(super) begins: &'a dyn Fn(),
+}
+
+impl Watched<'_> {
+    fn find_objects(
+        &self,
+        template: &[Attribute],
+    ) -> Result<Vec<ObjectHandle>, cryptoki::error::Error> {
+        (self.begins)();
+        self.session.find_objects(template)
+    }
+
+    fn get_attributes(
+        &self,
+        object: ObjectHandle,
+        wanted: &[AttributeType],
+    ) -> Result<Vec<Attribute>, cryptoki::error::Error> {
+        (self.begins)();
+        self.session.get_attributes(object, wanted)
+    }
+}
+
 /// Finds the one private key that fits.
 pub(super) fn find(
-    session: &Session,
+    session: &Watched<'_>,
     uri: &TokenUri,
     mechanisms: &[MechanismType],
     logged_in: bool,
@@ -102,7 +127,7 @@ pub(super) fn find(
 /// The public half of a private key: from the private object itself, from the public object or the
 /// certificate of the same identifier (or label, where there is no identifier).
 fn public_key(
-    session: &Session,
+    session: &Watched<'_>,
     private: ObjectHandle,
 ) -> Result<Option<Vec<u8>>, cryptoki::error::Error> {
     if let Some(spki) = spki_of(session, private)? {
@@ -140,7 +165,7 @@ fn public_key(
 
 /// Puts `SubjectPublicKeyInfo` together from the attributes of a public or private object.
 fn spki_of(
-    session: &Session,
+    session: &Watched<'_>,
     object: ObjectHandle,
 ) -> Result<Option<Vec<u8>>, cryptoki::error::Error> {
     let wanted = [

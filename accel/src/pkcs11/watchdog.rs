@@ -3,7 +3,8 @@
 //!
 //! A hung call cannot be cancelled. The request is answered, the thread is marked lost, and another takes
 //! its place, up to twice the number of sessions. When the call returns after all, the lost thread ends. A slot
-//! whose threads are all lost is shut until one ends.
+//! whose threads are all lost is shut until one ends, and one whose keeper hangs while requests wait for it, until it
+//! returns.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,8 +33,9 @@ pub(super) fn run(slot: &Arc<Slot>) {
             // Nobody would take what waits, nor count another failure.
             shut |= state.shut_down(&mut partings);
         }
+        shut |= look_at_keeper(&mut state, now, slot.settings.call_timeout, &mut partings);
         state.pump();
-        if partings.is_empty() && lost == 0 {
+        if partings.is_empty() && lost == 0 && !shut {
             // Workers that begin something without a request are looked at with the next request.
             let watching = state.in_flight > 0
                 || !state.waiting.is_empty()
@@ -78,6 +80,24 @@ fn expire_waiting(state: &mut State, now: Instant, partings: &mut Vec<Parting>) 
     state.waiting.extend(kept);
     let answer = |ticket| Parting::Answer(ticket, TokenFailure::Deadline);
     partings.extend(late.into_iter().map(answer));
+}
+
+/// Shuts a slot whose keeper is stuck in a call while requests wait for its login. What the keeper does when the call
+/// returns opens the slot again, or leaves it to the breaker.
+fn look_at_keeper(
+    state: &mut State,
+    now: Instant,
+    call_timeout: Duration,
+    partings: &mut Vec<Parting>,
+) -> bool {
+    let hangs = state
+        .keeper_call
+        .is_some_and(|since| now.saturating_duration_since(since) > call_timeout);
+    if state.phase != Phase::Recovering || !hangs {
+        return false;
+    }
+    state.note("hung call");
+    state.shut_down(partings)
 }
 
 /// Answers what is late, and counts the threads that were lost just now. True when that shut the slot.

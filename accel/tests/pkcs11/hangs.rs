@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use accel::pkcs11::{SlotSettings, TokenFailure};
+use accel::pkcs11::{BreakerState, SlotSettings, TokenFailure};
 
 use super::device::{Device, Load, settings, sign};
 
@@ -197,5 +197,66 @@ fn a_slot_without_threads_is_not_opened_by_a_probe() {
     assert!(control.count("C_Sign") > signed, "it was probed");
     control.tell("release");
     device.wait_for("one", Device::is_ready);
+    sign(&key, b"after", Duration::from_secs(10)).unwrap();
+}
+
+/// The login does not return: what waits for it goes to the other slot, and the slot is not said to be usable.
+#[test]
+fn a_slot_whose_login_hangs_is_shut_until_it_returns() {
+    let settings = SlotSettings {
+        call_timeout: Duration::from_millis(500),
+        ..settings()
+    };
+    let Some(device) = Device::new(settings) else {
+        return;
+    };
+    let (key, alone) = (device.load(&["one", "two"]), device.load(&["one"]));
+    let load = Load::start(&key, 8);
+    load.more(&device, 100);
+    let control = &device.one.control;
+    control.tell("hang C_Login *");
+    control.tell(&format!("logout {}", device.status("one").slot_id));
+    device.wait_for("one", |status| {
+        matches!(status.breaker, BreakerState::Open { .. })
+    });
+    assert!(!alone.token().unwrap().is_available());
+    load.more(&device, 200);
+    control.tell("release");
+    device.wait_for("one", Device::is_ready);
+    sign(&alone, b"after", Duration::from_secs(10)).unwrap();
+    load.stop_without_loss(&device);
+}
+
+/// Logging in and finding keys takes many calls. Each may take its time.
+#[test]
+fn a_slot_that_recovers_slowly_is_left_to_it() {
+    let settings = SlotSettings {
+        call_timeout: Duration::from_secs(2),
+        ..settings()
+    };
+    let Some(device) = Device::new(settings) else {
+        return;
+    };
+    let key = device.load(&["one"]);
+    let (control, status) = (&device.one.control, device.status("one"));
+    for function in [
+        "C_GetSessionInfo",
+        "C_Login",
+        "C_FindObjectsInit",
+        "C_GetAttributeValue",
+    ] {
+        control.tell(&format!("latency {function} 400000"));
+    }
+    control.tell(&format!("logout {}", status.slot_id));
+    let begun = Instant::now();
+    device.wait_for("one", |now| {
+        assert_eq!(now.breaker, BreakerState::Closed, "{now:?}");
+        now.generation > status.generation
+    });
+    assert!(
+        begun.elapsed() > settings.call_timeout,
+        "{:?}",
+        begun.elapsed()
+    );
     sign(&key, b"after", Duration::from_secs(10)).unwrap();
 }

@@ -6,7 +6,7 @@ use super::{Keeper, no_session};
 use crate::pkcs11::error::TokenError;
 use crate::pkcs11::failure::Failure;
 use crate::pkcs11::module::{Inside, lock};
-use crate::pkcs11::object::{self, Found, NotFound};
+use crate::pkcs11::object::{self, Found, NotFound, Watched};
 use crate::pkcs11::slot::{KEY_GONE, Place, SlotKey};
 
 impl Keeper {
@@ -49,7 +49,11 @@ impl Keeper {
         let session = held
             .and_then(|held| held.session(&self.slot.module, inside))
             .map_err(NotFound::Failure)?;
-        let found = object::find(session, &key.uri, &self.mechanisms, self.logged_in)
+        let session = Watched {
+            session,
+            begins: &|| self.calling(true),
+        };
+        let found = object::find(&session, &key.uri, &self.mechanisms, self.logged_in)
             .and_then(|found| compare(key, found));
         match &found {
             Ok((place, _)) => key.put(Some(*place)),
