@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::MechanismType;
 use cryptoki::session::{SessionState, UserType};
-use cryptoki::slot::{Limit, Slot as SlotId};
+use cryptoki::slot::{Limit, Slot as SlotId, TokenInfo};
 use cryptoki::types::RawAuthPin;
 
 use super::error::TokenError;
@@ -328,19 +328,7 @@ impl Keeper {
     /// Opens the session that holds the login, in the slot where the token is now.
     fn open(&mut self, inside: &Inside<'_>) -> Result<(), Failure> {
         let context = self.slot.module.context();
-        let wanted = self.slot.lock().token.clone();
-        let mut found = None;
-        for id in context.get_slots_with_token()? {
-            self.calling(true);
-            // A slot that does not answer is not the one.
-            let Ok(token) = context.get_token_info(id) else {
-                continue;
-            };
-            if token.label() == wanted.label && token.serial_number() == wanted.serial {
-                found = Some((id, token));
-            }
-        }
-        let (id, token) = found.ok_or_else(|| Failure::slot("CKR_TOKEN_NOT_PRESENT"))?;
+        let (id, token) = self.whereabouts()?;
         self.calling(true);
         self.mechanisms = context.get_mechanism_list(id)?;
         self.session = Some(self.open_in(inside, id)?);
@@ -354,6 +342,26 @@ impl Keeper {
             state.limiter.set_cap(cap);
         }
         Ok(())
+    }
+
+    /// The slot where the token is now. Where it was is looked at first, and no other if it is still there: the token
+    /// of another may hang.
+    fn whereabouts(&self) -> Result<(SlotId, TokenInfo), Failure> {
+        let context = self.slot.module.context();
+        let wanted = self.slot.lock().token.clone();
+        let mut ids = context.get_slots_with_token()?;
+        ids.sort_by_key(|id| id.id() != wanted.slot_id);
+        ids.retain(|id| !wanted.is_bound || id.id() == wanted.slot_id);
+        let holds_it = |id: SlotId| {
+            self.calling(true);
+            // A slot that does not answer is not the one.
+            let token = context.get_token_info(id).ok()?;
+            let same = token.label() == wanted.label && token.serial_number() == wanted.serial;
+            same.then_some((id, token))
+        };
+        ids.into_iter()
+            .find_map(holds_it)
+            .ok_or_else(|| Failure::slot("CKR_TOKEN_NOT_PRESENT"))
     }
 
     /// Opens a session. If the token has no more to give, the workers return some of theirs.

@@ -11,9 +11,9 @@ use cryptoki::types::RawAuthPin;
 
 use super::error::TokenError;
 use super::failure::{Class, Failure};
+use super::look::Looks;
 use super::module::Module;
 use super::pin::PinSource;
-use super::tokens::within;
 use super::uri::TokenUri;
 
 /// How long a listing may take.
@@ -84,7 +84,7 @@ pub fn list_module(
         .map(|(source, token)| Ok::<_, TokenError>((source.read()?, token.map(str::to_owned))))
         .transpose()?;
     let owned = path.to_owned();
-    within(path, LISTING_WAIT, move || {
+    Looks::default().within(path, LISTING_WAIT, move || {
         let failed = |failure: Failure| TokenError::Module {
             path: owned.clone(),
             reason: failure.to_string(),

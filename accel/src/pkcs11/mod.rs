@@ -17,6 +17,7 @@
 //! | `uri.rs`, `pin.rs` | a PKCS#11 URI (RFC 7512); where a PIN is, and the PIN |
 //! | `pins.rs` | the PINs that were offered for a token, and which is tried |
 //! | `tokens.rs`, `token_key.rs` | all slots of the process; a key in one or several of them, and the choice |
+//! | `look.rs` | calls that somebody waits for, at load |
 //! | `ticket.rs` | a request on its way |
 //! | `slot.rs`, `state.rs` | a slot and how its threads meet there; what changes, under its lock |
 //! | `worker.rs`, `keeper.rs`, `watchdog.rs` | the three kinds of threads |
@@ -37,6 +38,7 @@ mod keeper;
 mod latency;
 mod limiter;
 mod listing;
+mod look;
 mod mechanism;
 mod module;
 mod object;

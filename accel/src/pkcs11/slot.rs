@@ -41,6 +41,8 @@ pub(super) struct TokenName {
     pub(super) slot_id: u64,
     pub(super) label: String,
     pub(super) serial: String,
+    /// It is in this slot and in no other: the configuration says so.
+    pub(super) is_bound: bool,
 }
 
 /// A key of a slot.

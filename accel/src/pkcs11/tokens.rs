@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::error::TokenError;
 use super::failure::Failure;
 use super::keeper::{self, Command};
+use super::look::Looks;
 use super::module::{Module, lock};
 use super::pin::Pin;
 use super::settings::{SlotSettings, SlotStatus, TokenKeySpec};
@@ -34,6 +35,7 @@ pub struct Tokens {
 struct Shared {
     settings: SlotSettings,
     slots: Mutex<Vec<Arc<Slot>>>,
+    looks: Looks,
 }
 
 impl Shared {
@@ -74,6 +76,7 @@ impl Tokens {
             shared: Arc::new(Shared {
                 settings,
                 slots: Mutex::default(),
+                looks: Looks::default(),
             }),
         }
     }
@@ -155,7 +158,8 @@ impl Tokens {
             .ok_or_else(|| TokenError::NoModule(Box::new(uri.clone())))?;
         let found = {
             let (path, uri) = (path.to_owned(), uri.clone());
-            within(&path.clone(), LOAD_WAIT, move || token_of(&path, &uri))??
+            let looks = &self.shared.looks;
+            looks.within(&path.clone(), LOAD_WAIT, move || token_of(&path, &uri))??
         };
         let (module, token) = found;
         let mut slots = lock(&self.shared.slots);
@@ -165,6 +169,8 @@ impl Tokens {
             Arc::ptr_eq(&slot.module, &module)
                 && name.label == token.label
                 && name.serial == token.serial
+                // Tokens of one name may be told apart by their slots alone.
+                && uri.slot_id().is_none_or(|wanted| wanted == name.slot_id)
         };
         if let Some(known) = slots.iter().find(same) {
             return Ok(Arc::clone(known));
@@ -241,6 +247,9 @@ fn token_of(path: &Path, uri: &TokenUri) -> Result<(Arc<Module>, TokenName), Tok
         let context = module.context();
         let ids = context.get_slots_with_token();
         for id in ids.map_err(|error| failed(error.into()))? {
+            if uri.slot_id().is_some_and(|wanted| wanted != id.id()) {
+                continue;
+            }
             // A slot that does not answer does not fit.
             let Ok(token) = context.get_token_info(id) else {
                 continue;
@@ -251,12 +260,12 @@ fn token_of(path: &Path, uri: &TokenUri) -> Result<(Arc<Module>, TokenName), Tok
                 && fits(uri.manufacturer(), token.manufacturer_id())
                 && fits(uri.model(), token.model())
                 && fits(uri.serial(), token.serial_number())
-                && uri.slot_id().is_none_or(|wanted| wanted == id.id())
             {
                 fitting.push(TokenName {
                     slot_id: id.id(),
                     label: token.label().to_owned(),
                     serial: token.serial_number().to_owned(),
+                    is_bound: uri.slot_id().is_some(),
                 });
             }
         }
@@ -270,26 +279,4 @@ fn token_of(path: &Path, uri: &TokenUri) -> Result<(Arc<Module>, TokenName), Tok
             .ok_or(TokenError::NoToken(uri)),
         count => Err(TokenError::SeveralTokens { uri, count }),
     }
-}
-
-/// Runs calls into a module on a thread of their own, so that one that hangs does not hang the caller.
-pub(super) fn within<T: Send + 'static>(
-    path: &Path,
-    limit: Duration,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, TokenError> {
-    let (reply, answer) = mpsc::channel();
-    let started = thread::Builder::new()
-        .name("hsm-look".into())
-        .spawn(move || {
-            // Whoever asked may have stopped waiting.
-            let _ = reply.send(work());
-        });
-    started.map_err(|error| TokenError::Module {
-        path: path.to_owned(),
-        reason: format!("no thread can be started: {error}"),
-    })?;
-    answer.recv_timeout(limit).map_err(|_| TokenError::Hung {
-        path: path.to_owned(),
-    })
 }

@@ -260,3 +260,34 @@ fn a_slot_that_recovers_slowly_is_left_to_it() {
     );
     sign(&key, b"after", Duration::from_secs(10)).unwrap();
 }
+
+/// Two tokens behind one module: the slot that recovers asks about its own token, and not about one that hangs.
+#[test]
+fn a_hung_token_does_not_keep_its_neighbour_from_recovering() {
+    let Some(device) = Device::new(settings()) else {
+        return;
+    };
+    let key = device.load(&["one"]);
+    let mut spec = device.spec(&[]);
+    spec.uris = vec![
+        device
+            .hsm
+            .uri("two", "shop", &device.one.module)
+            .parse()
+            .unwrap(),
+    ];
+    let _neighbour = device.tokens.load_key(&spec).unwrap();
+    let control = &device.one.control;
+    // Whichever of the two the module names first.
+    for (recovers, hangs) in [("one", "two"), ("two", "one")] {
+        let hangs = device.status(hangs).slot_id;
+        control.tell(&format!("hang C_GetTokenInfo {hangs}"));
+        let status = device.status(recovers);
+        control.tell(&format!("close {}", status.slot_id));
+        device.wait_for(recovers, |now| {
+            now.generation > status.generation && Device::is_ready(now)
+        });
+        control.tell("release");
+    }
+    sign(&key, b"after", Duration::from_secs(10)).unwrap();
+}

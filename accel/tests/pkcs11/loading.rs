@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use accel::pkcs11::{BreakerState, PinSource, TokenError, list_module};
+use accel::pkcs11::{BreakerState, PinSource, TokenError, Tokens, list_module};
 use accel::{Key, KeyType};
 
 use super::device::{Device, settings};
@@ -185,4 +185,53 @@ fn a_module_is_listed_with_the_uri_to_paste() {
             .all(|object| object.class != "private key"),
         "no login, no private keys"
     );
+}
+
+/// Some makers give all tokens of a device one label and serial number: the slot's number is then part of their name.
+#[test]
+fn tokens_that_only_their_slots_tell_apart_are_two() {
+    let Some(device) = Device::new(settings()) else {
+        return;
+    };
+    // Loads the module, and tells the numbers.
+    let numbers = ["one", "two"].map(|token| {
+        let uri = device.hsm.uri(token, "shop", &device.one.module);
+        let mut spec = device.spec(&[]);
+        spec.uris = vec![uri.parse().unwrap()];
+        device.tokens.load_key(&spec).unwrap();
+        device.status(token).slot_id
+    });
+    let control = &device.one.control;
+    control.tell("twins");
+    let tokens = Tokens::new(settings());
+    let keys = numbers.map(|number| {
+        let uri = device.uri("one");
+        let (_, rest) = uri.split_once(';').unwrap();
+        let mut spec = device.spec(&[]);
+        spec.uris = vec![format!("pkcs11:slot-id={number};{rest}").parse().unwrap()];
+        tokens.load_key(&spec).unwrap()
+    });
+    let mut slots: Vec<_> = tokens.slots().iter().map(|slot| slot.slot_id).collect();
+    assert_eq!(slots, numbers);
+    // Each finds its own again.
+    let generations: Vec<_> = tokens.slots().iter().map(|slot| slot.generation).collect();
+    for number in numbers {
+        control.tell(&format!("close {number}"));
+    }
+    let end = std::time::Instant::now() + super::device::PATIENCE;
+    while tokens
+        .slots()
+        .iter()
+        .zip(&generations)
+        .any(|(slot, before)| slot.generation == *before)
+    {
+        assert!(std::time::Instant::now() < end);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    for key in &keys {
+        super::device::sign(key, b"after", std::time::Duration::from_secs(10)).unwrap();
+    }
+    slots = tokens.slots().iter().map(|slot| slot.slot_id).collect();
+    assert_eq!(slots, numbers);
+    tokens.stop();
 }
