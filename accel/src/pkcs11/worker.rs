@@ -186,7 +186,11 @@ impl Worker<'_> {
             Class::Library if !retried.library => {
                 retried.library = true;
                 retried.session = false;
-                let epoch = self.session.as_ref().map_or(0, |held| held.epoch);
+                // Without a session it was the opening of one that failed.
+                let epoch = match &self.session {
+                    Some(held) => held.epoch,
+                    None => self.slot.lock().epoch,
+                };
                 Some(Ending::Again(*retried, Some(Command::Initialize(epoch))))
             }
             Class::Busy => {

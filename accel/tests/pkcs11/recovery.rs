@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use accel::pkcs11::SlotSettings;
+use accel::pkcs11::{SlotSettings, TokenFailure};
 
 use super::device::{Device, settings, sign};
 
@@ -33,5 +33,25 @@ fn a_module_is_initialized_again_as_often_as_it_takes() {
     control.tell("finalize");
     control.tell("reset");
     device.wait_for("one", Device::is_ready);
+    sign(&key, b"after", LIMIT).unwrap();
+}
+
+/// A worker that has just dropped its session learns from the opening of the next that the module has forgotten.
+#[test]
+fn a_module_that_forgets_is_initialized_again_by_a_worker_without_a_session() {
+    let Some(device) = Device::new(SlotSettings {
+        sessions: 1,
+        keepalive: Duration::from_secs(120),
+        ..settings()
+    }) else {
+        return;
+    };
+    let key = device.load(&["one"]);
+    let control = &device.one.control;
+    control.tell("fail C_Sign 0x30 1 1 *");
+    let failed = sign(&key, b"fails", LIMIT);
+    assert_eq!(failed, Err(TokenFailure::Unavailable));
+    device.wait_for("one", |status| status.sessions == 0);
+    control.tell("finalize");
     sign(&key, b"after", LIMIT).unwrap();
 }
