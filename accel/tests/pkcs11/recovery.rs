@@ -1,12 +1,16 @@
-//! Ways back for a slot that was shut.
+//! Ways back for a slot that fails, and when it must be shut first.
 
 use std::time::Duration;
 
-use accel::pkcs11::{SlotSettings, TokenFailure};
+use accel::pkcs11::{BreakerState, SlotSettings, SlotStatus, TokenFailure};
 
 use super::device::{Device, settings, sign};
 
 const LIMIT: Duration = Duration::from_secs(10);
+
+fn is_open(status: &SlotStatus) -> bool {
+    matches!(status.breaker, BreakerState::Open { .. })
+}
 
 /// The session cannot be opened after the first new start of the module; then the module forgets: it is started once
 /// more, as often as it takes.
@@ -54,4 +58,22 @@ fn a_module_that_forgets_is_initialized_again_by_a_worker_without_a_session() {
     device.wait_for("one", |status| status.sessions == 0);
     control.tell("finalize");
     sign(&key, b"after", LIMIT).unwrap();
+}
+
+/// Logging in succeeds each time, and the operation fails each time: that is a slot in trouble.
+#[test]
+fn a_login_that_heals_nothing_shuts_the_slot() {
+    let Some(device) = Device::new(settings()) else {
+        return;
+    };
+    let key = device.load(&["one", "two"]);
+    device.one.control.tell("fail C_SignInit 0x101 * 1 *");
+    let mut turns = 0;
+    while !is_open(&device.status("one")) {
+        sign(&key, b"elsewhere", LIMIT).unwrap();
+        turns += 1;
+        assert!(turns <= 20, "{:?}", device.status("one"));
+    }
+    device.one.control.tell("reset");
+    device.wait_for("one", Device::is_ready);
 }
