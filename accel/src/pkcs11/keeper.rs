@@ -170,32 +170,34 @@ impl Keeper {
     ) -> Result<(), Failure> {
         let mut result = attempt(self);
         if let Err(failure) = &result {
-            self.slot.note(failure);
             match failure.class {
                 Class::Session | Class::Login => {
-                    if failure.says_session_is_gone() {
-                        self.forget();
-                    } else {
-                        self.close();
-                    }
+                    self.slot.note(failure);
+                    self.drop_session_after(failure);
                     result = attempt(self);
                 }
                 Class::Library => {
+                    self.slot.note(failure);
                     let epoch = self.slot.lock().epoch;
                     result = self.initialize(epoch).and_then(|()| attempt(self));
                 }
-                Class::Caller | Class::Busy | Class::Slot | Class::Terminal => {
-                    self.shut(failure);
-                    return result;
-                }
+                Class::Caller | Class::Busy | Class::Slot | Class::Terminal => {}
             }
         }
-        let result = result.and_then(|()| self.ready());
         if let Err(failure) = &result {
-            self.slot.note(failure);
-            self.shut(failure);
+            self.fail(failure);
+            if !matches!(failure.class, Class::Caller | Class::Busy | Class::Terminal) {
+                // Whatever state the session is in, the next probe begins in a better one.
+                self.drop_session_after(failure);
+            }
+            return result;
         }
-        result
+        self.ready().inspect_err(|failure| self.fail(failure))
+    }
+
+    fn fail(&self, failure: &Failure) {
+        self.slot.note(failure);
+        self.shut(failure);
     }
 
     fn recover(&mut self) {
@@ -208,8 +210,7 @@ impl Keeper {
         if self.slot.lock().phase == Phase::Recovering
             && let Err(failure) = self.ready()
         {
-            self.slot.note(&failure);
-            self.shut(&failure);
+            self.fail(&failure);
         }
     }
 
@@ -404,8 +405,7 @@ impl Keeper {
         if self.slot.lock().epoch == epoch
             && let Err(failure) = self.initialize(epoch)
         {
-            self.slot.note(&failure);
-            self.shut(&failure);
+            self.fail(&failure);
             return;
         }
         self.recover();
@@ -515,6 +515,14 @@ impl Keeper {
             state.limiter.set_cap(cap);
             drop(state);
             self.slot.staff();
+        }
+    }
+
+    fn drop_session_after(&mut self, failure: &Failure) {
+        if failure.says_session_is_gone() {
+            self.forget();
+        } else {
+            self.close();
         }
     }
 

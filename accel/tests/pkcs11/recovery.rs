@@ -1,10 +1,11 @@
 //! Ways back for a slot that fails, and when it must be shut first.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use accel::pkcs11::{BreakerState, SlotSettings, SlotStatus, TokenFailure};
 
-use super::device::{Device, settings, sign};
+use super::device::{Device, Load, settings, sign};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -76,4 +77,29 @@ fn a_login_that_heals_nothing_shuts_the_slot() {
     }
     device.one.control.tell("reset");
     device.wait_for("one", Device::is_ready);
+}
+
+/// The sessions that are open fail for good, the keeper's among them; the module works, as its other slot shows.
+#[test]
+fn a_session_that_fails_each_probe_is_replaced() {
+    let Some(device) = Device::new(settings()) else {
+        return;
+    };
+    let key = device.load(&["one"]);
+    let mut spec = device.spec(&[]);
+    let uri = device.hsm.uri("two", "shop", &device.one.module);
+    spec.uris = vec![uri.parse().unwrap()];
+    let neighbour = Arc::new(device.tokens.load_key(&spec).unwrap());
+    let load = Load::start(&neighbour, 2);
+    let (control, slot) = (&device.one.control, device.status("one").slot_id);
+    let initialized = control.count("C_Initialize");
+    control.tell(&format!("fail C_Sign 0x30 5 1 {slot}"));
+    control.tell(&format!("spoil 0x30 {slot}"));
+    while !is_open(&device.status("one")) {
+        sign(&key, b"fails", LIMIT).unwrap_err();
+    }
+    device.wait_for("one", Device::is_ready);
+    sign(&key, b"after", LIMIT).unwrap();
+    assert_eq!(control.count("C_Initialize"), initialized);
+    load.stop_without_loss(&device);
 }
