@@ -14,7 +14,7 @@ use accel::Key;
 #[cfg(feature = "pkcs11")]
 use accel::LoadedKey;
 #[cfg(feature = "pkcs11")]
-use accel::pkcs11::{BreakerState, SlotStatus, TokenError, TokenKeySpec};
+use accel::pkcs11::{BreakerState, SlotStatus, TokenError, TokenKeySpec, UnusablePlace};
 use serde::{Deserialize, Serialize};
 
 use crate::config;
@@ -253,9 +253,10 @@ impl Tokens {
         };
         let before = old.and_then(|old| held(old, source));
         // Nobody waits for a device that is known to be down; but a slot that refused its PIN is only
-        // opened again by being given another.
+        // opened again by being given another, and one that was away is only found by looking.
         let locked = self.slots().iter().any(SlotReport::is_locked);
-        if let Some(key) = before.filter(|key| !locked && !Self::can_serve(key)) {
+        let whole = |key: &Key| key.token().is_some_and(|it| it.slots() >= token.uris.len());
+        if let Some(key) = before.filter(|key| !locked && whole(key) && !Self::can_serve(key)) {
             tracing::warn!(label, "its slot is down: the key is kept as it was");
             return found(Arc::clone(key));
         }
@@ -267,21 +268,31 @@ impl Tokens {
             pin: token.pin.clone(),
             expected_spki: expected.transpose().map_err(LoadError::Certificate)?,
         };
-        match pools.load_key(&spec) {
-            // The same key in the same place: one object of it is enough.
+        let mut warn = |place: &UnusablePlace<'_>| {
+            let then = if place.joins_by_itself {
+                "once its slot is up it is used"
+            } else {
+                "reload when it is back: it is not used before"
+            };
+            tracing::warn!(label, uri = %place.uri, "not usable now: {}; {then}", place.error);
+        };
+        match pools.load_key_noting(&spec, &mut warn) {
             Ok(key) => match before {
-                Some(old) if old.ski() == key.ski() => found(Arc::clone(old)),
+                // The same key in the same places: one object of it is enough.
+                Some(old) if has_every_slot(old, &key) => found(Arc::clone(old)),
+                // A slot more, that was away before.
+                Some(old) if old.ski() == key.ski() => found(Arc::new(key)),
                 _ if token.required && !Self::can_serve(&key) => {
                     Err(LoadError::TokenDown { label })
                 }
                 _ => found(Arc::new(key)),
             },
             Err(error) => match before {
-                Some(key) if may_pass(&error) || matches!(error, TokenError::PinRefused { .. }) => {
+                Some(key) if error.may_pass() || matches!(error, TokenError::PinRefused { .. }) => {
                     tracing::warn!(label, "the key is kept as it was: {error}");
                     found(Arc::clone(key))
                 }
-                None if may_pass(&error) && !token.required => {
+                None if error.may_pass() && !token.required => {
                     let reason = error.to_string();
                     Ok(Found::Absent(AbsentKey {
                         label,
@@ -295,13 +306,11 @@ impl Tokens {
     }
 }
 
-/// Whether time may heal it: it is the device that is not in order, not the configuration.
+/// Whether `old` is the same key, in all the slots of `new`.
 #[cfg(feature = "pkcs11")]
-fn may_pass(error: &TokenError) -> bool {
-    matches!(
-        error,
-        TokenError::Hung { .. } | TokenError::NoToken(_) | TokenError::Token { .. }
-    )
+fn has_every_slot(old: &Key, new: &Key) -> bool {
+    let slots = old.token().zip(new.token());
+    old.ski() == new.ski() && slots.is_some_and(|(old, new)| old.has_every_slot_of(new))
 }
 
 /// The key that `old` serves for the same description.

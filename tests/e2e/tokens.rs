@@ -1,6 +1,7 @@
 //! Keys in tokens, made by `pkcs11-tool` in SoftHSM and, for ML-DSA, in Kryoptic, through the real daemon.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use aws_lc_rs::signature::{ML_DSA_44, ML_DSA_65, ML_DSA_87, UnparsedPublicKey};
@@ -483,4 +484,57 @@ async fn a_key_that_is_not_required_may_be_away() {
     for operation in all_operations(&client).await {
         operation.run(&client, 1).await.unwrap();
     }
+}
+
+/// The number of the slot with this token, as the module tells it.
+fn slot_number(hsm: &SoftHsm, module: &Path, token: &str) -> u64 {
+    let module = module.to_str().unwrap();
+    let list = keyserver(hsm, &["hsm", "list", "--json", "--module", module]);
+    let document: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    let slots = document["slots"].as_array().unwrap();
+    let slot = slots.iter().find(|slot| slot["token"] == token).unwrap();
+    slot["slot"].as_u64().unwrap()
+}
+
+/// Of two slots with one key the second is away at the start, and said to be. When it is back, a reload is enough for it
+/// to stand in for the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_was_away_at_the_start_joins_with_a_reload() {
+    let Some(hsm) = SoftHsm::new() else { return };
+    let fixture = Fixture::new();
+    let file = fixture.add_key("shop", KeyKind::P256);
+    let pkcs8 = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    let modules = ["one", "two"].map(|token| {
+        hsm.add_token(token);
+        hsm.import_der(token, &pkcs8, "shop", 1);
+        hsm.faulty(token)
+    });
+    let [one, two] = &modules;
+    let numbers =
+        [(one, "one"), (two, "two")].map(|(it, token)| slot_number(&hsm, &it.module, token));
+    two.from_the_start(&format!("remove {}", numbers[1]));
+    let uris =
+        [(one, "one"), (two, "two")].map(|(it, token)| hsm.uri_through(&it.module, token, "shop"));
+    let entry = format!(
+        "[[keys]]\nuris = {uris:?}\npin_source = \"file:{}\"\n",
+        hsm.pin_file().display()
+    );
+    let server = KeyServer::start(&fixture, &with_keys("epoll", entry));
+    let world = World { fixture, server };
+    let said = world.server.log().matching("not usable now");
+    assert_eq!(said.len(), 1, "{}", world.server.log());
+    assert!(said[0].contains("token=two"), "{said:?}");
+    assert!(said[0].contains("no slot holds such a token"), "{said:?}");
+    two.control.tell(&format!("insert {}", numbers[1]));
+    reload(&world, true);
+    let client = world.client().await;
+    one.control.tell(&format!("remove {}", numbers[0]));
+    for _ in 0..10 {
+        for operation in all_operations(&client).await {
+            operation.run(&client, 1).await.unwrap();
+        }
+    }
+    assert_eq!(world.server.log().matching("not usable now").len(), 1);
+    assert!(world.server.stop().success());
 }

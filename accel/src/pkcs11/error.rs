@@ -43,11 +43,18 @@ pub enum TokenError {
     NoUri,
     /// No module is named, neither in the URI nor elsewhere.
     NoModule(Box<TokenUri>),
-    /// The module cannot be loaded or started. What it said follows.
+    /// The module cannot be loaded or listed.
     Module {
         /// The module.
         path: PathBuf,
-        /// A return code by its standard name, or the loader's words.
+        /// The loader's words, or a return code by its standard name.
+        reason: String,
+    },
+    /// The module does not start now, or is in use. What it said follows.
+    ModuleDown {
+        /// The module.
+        path: PathBuf,
+        /// A return code by its standard name, or a word of ours.
         reason: String,
     },
     /// The module did not answer in time.
@@ -113,6 +120,11 @@ impl fmt::Display for TokenError {
             Self::Module { path, reason } => write!(
                 f,
                 "module {}: {reason}; is it the right file, and is its own configuration in place?",
+                path.display()
+            ),
+            Self::ModuleDown { path, reason } => write!(
+                f,
+                "module {}: {reason}; look at its device, and at its own configuration",
                 path.display()
             ),
             Self::Hung { path } => write!(
@@ -194,10 +206,11 @@ impl TokenError {
     }
 
     /// Whether time may heal it: the device was not in order, rather than the configuration.
-    pub(super) const fn may_pass(&self) -> bool {
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
         matches!(
             self,
-            Self::Hung { .. } | Self::NoToken(_) | Self::Token { .. }
+            Self::ModuleDown { .. } | Self::Hung { .. } | Self::NoToken(_) | Self::Token { .. }
         )
     }
 }

@@ -64,5 +64,5 @@ pub use pin::{Pin, PinError, PinSource, PinSourceError};
 pub use settings::{BreakerState, SlotChoice, SlotSettings, SlotStatus, TokenKeySpec};
 pub use ticket::TokenJob;
 pub use token_key::TokenKey;
-pub use tokens::Tokens;
+pub use tokens::{Tokens, UnusablePlace};
 pub use uri::{TokenUri, UriError};

@@ -175,6 +175,21 @@ impl TokenKey {
         &self.routes.parts.label
     }
 
+    /// How many slots are asked.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.routes.routes.len()
+    }
+
+    /// Whether it can be served by every slot that `other` can be served by.
+    #[must_use]
+    pub fn has_every_slot_of(&self, other: &Self) -> bool {
+        other.routes.routes.iter().all(|theirs| {
+            let mut ours = self.routes.routes.iter();
+            ours.any(|ours| Arc::ptr_eq(&ours.slot, &theirs.slot))
+        })
+    }
+
     /// Gives a job to a slot that holds the key. The job must have passed what [`Job::validate`] checks.
     /// When no slot can be used it is finished as [`TokenFailure::Unavailable`] before this returns.
     ///

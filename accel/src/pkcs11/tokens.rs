@@ -93,6 +93,19 @@ impl Tokens {
     /// [`TokenError`] for what time will not heal: a PIN that was refused, a key that is not there or not the
     /// right one. The PIN is tried once; it is tried again only when it has changed.
     pub fn load_key(&self, spec: &TokenKeySpec) -> Result<Key, TokenError> {
+        self.load_key_noting(spec, &mut |_| {})
+    }
+
+    /// The same, and tells of each URI that could not be used now.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`load_key`](Self::load_key).
+    pub fn load_key_noting(
+        &self,
+        spec: &TokenKeySpec,
+        note: &mut dyn FnMut(&UnusablePlace<'_>),
+    ) -> Result<Key, TokenError> {
         let mut spki: Option<Arc<[u8]>> = spec.expected_spki.as_deref().map(Arc::from);
         let mut routes: Vec<Route> = Vec::new();
         let mut down = None;
@@ -103,6 +116,11 @@ impl Tokens {
             let slot = match self.slot_of(uri) {
                 Ok(slot) => slot,
                 Err(error) if error.may_pass() => {
+                    note(&UnusablePlace {
+                        uri,
+                        error: &error,
+                        joins_by_itself: false,
+                    });
                     down = Some(error);
                     continue;
                 }
@@ -114,7 +132,14 @@ impl Tokens {
                     *lock(&key.spki) = Some(Arc::clone(&found));
                     spki.get_or_insert(found);
                 }
-                Err(error) if error.may_pass() => down = Some(error),
+                Err(error) if error.may_pass() => {
+                    note(&UnusablePlace {
+                        uri,
+                        error: &error,
+                        joins_by_itself: true,
+                    });
+                    down = Some(error);
+                }
                 Err(error) => return Err(error),
             }
             routes.push(Route { slot, key });
@@ -181,6 +206,18 @@ impl Tokens {
     }
 }
 
+/// A place of a key that could not be used when the key was loaded.
+#[derive(Debug)]
+pub struct UnusablePlace<'a> {
+    /// The place.
+    pub uri: &'a TokenUri,
+    /// Why not.
+    pub error: &'a TokenError,
+    /// Its slot is known, and serves the key once it is up. Otherwise it is not known where the token is, and the key
+    /// has to be loaded again.
+    pub joins_by_itself: bool,
+}
+
 /// Makes a slot with its keeper and its watchdog.
 fn start(
     module: Arc<Module>,
@@ -236,11 +273,14 @@ fn add(slot: &Arc<Slot>, key: &Arc<SlotKey>, pin: Option<Pin>) -> Result<Vec<u8>
 
 /// Loads the module and finds the one token that fits.
 fn token_of(path: &Path, uri: &TokenUri) -> Result<(Arc<Module>, TokenName), TokenError> {
-    let failed = |failure: Failure| TokenError::Module {
+    let failed = |failure: Failure| TokenError::ModuleDown {
         path: path.to_owned(),
         reason: failure.to_string(),
     };
-    let module = Module::load(path).map_err(failed)?;
+    let module = Module::load(path).map_err(|failure| TokenError::Module {
+        path: path.to_owned(),
+        reason: failure.to_string(),
+    })?;
     let mut fitting = Vec::new();
     {
         let _inside = module.enter().map_err(failed)?;

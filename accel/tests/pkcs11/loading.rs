@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use accel::pkcs11::{BreakerState, PinSource, TokenError, Tokens, list_module};
+use accel::pkcs11::{BreakerState, PinSource, TokenError, Tokens, UnusablePlace, list_module};
 use accel::{Key, KeyType};
 
 use super::device::{Device, settings};
@@ -234,4 +234,49 @@ fn tokens_that_only_their_slots_tell_apart_are_two() {
     slots = tokens.slots().iter().map(|slot| slot.slot_id).collect();
     assert_eq!(slots, numbers);
     tokens.stop();
+}
+
+/// A slot that is away when a key is loaded is told of, and is not among those of the key; loading again finds it.
+#[test]
+fn a_slot_that_was_away_is_told_of_and_found_later() {
+    let Some(device) = Device::new(settings()) else {
+        return;
+    };
+    device.load(&["two"]);
+    let slot = device.status("two").slot_id;
+    device.two.control.tell(&format!("remove {slot}"));
+    let mut away = Vec::new();
+    let mut note =
+        |place: &UnusablePlace<'_>| away.push((place.uri.clone(), place.joins_by_itself));
+    let spec = device.spec(&["one", "two"]);
+    let before = device.tokens.load_key_noting(&spec, &mut note).unwrap();
+    assert_eq!(away.len(), 1, "{away:?}");
+    assert_eq!((away[0].0.token(), away[0].1), (Some("two"), false));
+    device.two.control.tell(&format!("insert {slot}"));
+    let after = device.tokens.load_key(&spec).unwrap();
+    let (before, after) = (before.token().unwrap(), after.token().unwrap());
+    assert!(after.has_every_slot_of(before));
+    assert!(!before.has_every_slot_of(after));
+    assert_eq!((before.slots(), after.slots()), (1, 2));
+}
+
+/// A module that does not start may do so later, and costs nothing where another slot has the key. A file that is no
+/// module stays none.
+#[test]
+fn a_module_that_does_not_start_now_may_later() {
+    let Some(device) = Device::new(settings()) else {
+        return;
+    };
+    device.two.from_the_start("fail C_Initialize 0x30 1 1 *");
+    let key = device.load(&["one", "two"]);
+    assert_eq!(key.token().unwrap().slots(), 1);
+    assert_eq!(device.load(&["one", "two"]).token().unwrap().slots(), 2);
+    let mut spec = device.spec(&["one"]);
+    spec.uris.push(
+        "pkcs11:token=one;object=shop?module-path=/nowhere/x.so"
+            .parse()
+            .unwrap(),
+    );
+    let error = device.tokens.load_key(&spec).unwrap_err();
+    assert!(matches!(error, TokenError::Module { .. }), "{error}");
 }
