@@ -29,6 +29,12 @@ enum Standing {
     Refused(String),
 }
 
+impl Standing {
+    const fn is_refused(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+}
+
 /// The PINs of one token.
 #[derive(Debug, Default)]
 pub(super) struct Pins {
@@ -41,6 +47,17 @@ pub(super) struct Pins {
 impl Pins {
     pub(super) fn are_none(&self) -> bool {
         self.known.is_empty()
+    }
+
+    pub(super) fn has_refused(&self) -> bool {
+        self.known.iter().any(|(_, is)| is.is_refused())
+    }
+
+    /// What was refused and nothing else, for a slot of the same token.
+    pub(super) fn take_refused(&mut self) -> Self {
+        let mut taken = std::mem::take(self);
+        taken.known.retain(|(_, is)| is.is_refused());
+        taken
     }
 
     /// Keeps a PIN for the next login that needs it. One that is known already stays where it is: a source that is

@@ -188,7 +188,11 @@ impl Tokens {
         };
         let (module, token) = found;
         let mut slots = lock(&self.shared.slots);
-        slots.retain(|slot| slot.lock().phase != Phase::Stopped);
+        // One that is closed stays for what its token has refused.
+        slots.retain(|slot| {
+            let state = slot.lock();
+            state.phase != Phase::Stopped || state.pins.has_refused()
+        });
         let same = |slot: &&Arc<Slot>| {
             let name = &slot.lock().token;
             Arc::ptr_eq(&slot.module, &module)
@@ -197,10 +201,16 @@ impl Tokens {
                 // Tokens of one name may be told apart by their slots alone.
                 && uri.slot_id().is_none_or(|wanted| wanted == name.slot_id)
         };
-        if let Some(known) = slots.iter().find(same) {
+        let is_open = |slot: &&Arc<Slot>| slot.lock().phase != Phase::Stopped;
+        if let Some(known) = slots.iter().filter(is_open).find(same) {
             return Ok(Arc::clone(known));
         }
+        let closed = slots.iter().find(same).cloned();
         let slot = start(module, self.shared.settings, token)?;
+        if let Some(closed) = closed {
+            let refused = closed.lock().pins.take_refused();
+            slot.lock().pins = refused;
+        }
         slots.push(Arc::clone(&slot));
         Ok(slot)
     }

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use accel::pkcs11::{BreakerState, PinSource, TokenError, TokenKeySpec};
 
-use super::device::{Device, settings, sign};
+use super::device::{Device, PATIENCE, settings, sign};
 
 /// The key `shop` of token one, with a PIN source of its own.
 fn with_pin(device: &Device, name: &str, pin: &str) -> TokenKeySpec {
@@ -89,4 +89,26 @@ fn a_rotated_pin_is_used_at_the_next_login() {
     assert_eq!(attempts_after_logout(&device), 2, "the old one, the newest");
     assert_eq!(attempts_after_logout(&device), 1, "the new one");
     sign(&key, b"after", Duration::from_secs(10)).unwrap();
+}
+
+/// A slot that no key uses is closed. When it is opened again it knows what was refused before.
+#[test]
+fn a_slot_that_is_opened_again_remembers_what_was_refused() {
+    let Some(device) = Device::new(settings()) else {
+        return;
+    };
+    let wrong = with_pin(&device, "a", "161803");
+    device.tokens.load_key(&wrong).unwrap_err();
+    device.load(&["one"]);
+    let end = Instant::now() + PATIENCE;
+    while !device.tokens.slots().is_empty() {
+        assert!(Instant::now() < end, "it is unused");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let attempts = device.one.control.count("C_Login");
+    let error = device.tokens.load_key(&wrong).unwrap_err();
+    assert!(matches!(error, TokenError::PinRefused { .. }), "{error}");
+    assert_eq!(device.one.control.count("C_Login"), attempts);
+    device.load(&["one"]);
+    assert_eq!(device.one.control.count("C_Login"), attempts + 1);
 }
