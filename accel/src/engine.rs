@@ -373,10 +373,7 @@ impl Engine {
                 continue;
             }
             count(&self.counters.single, jobs.len());
-            for job in jobs.chunks_mut(1) {
-                self.reference.run(job);
-                between();
-            }
+            self.reference.run_yielding(jobs, between);
             self.check(jobs, &*self.reference, true);
         }
     }

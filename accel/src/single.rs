@@ -29,6 +29,10 @@ impl Backend for Single {
     }
 
     fn run(&self, jobs: &mut [Job<'_>]) {
+        self.run_yielding(jobs, &mut || {});
+    }
+
+    fn run_yielding(&self, jobs: &mut [Job<'_>], between: &mut dyn FnMut()) {
         for job in jobs {
             match job.validate() {
                 Err(error) => job.fail(error),
@@ -37,6 +41,7 @@ impl Backend for Single {
                     Err(Refused) => job.fail(JobError::Failed),
                 },
             }
+            between();
         }
     }
 }

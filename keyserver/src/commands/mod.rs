@@ -211,10 +211,8 @@ fn execute(command: Command) -> Result<(), Failure> {
                 LogFormat::Text => logging::Format::Text,
                 LogFormat::Json => logging::Format::Json,
             };
-            let log = logging::Log::start("info", format).map_err(Failure::start)?;
-            let result = run::run(&config.config);
-            drop(log);
-            result
+            let _log = logging::Log::start("info", format).map_err(Failure::start)?;
+            run::run(&config.config)
         }
         Command::Check { config, online } => check::check(&config.config, online),
         Command::Acl(AclCommand::Explain { config, arguments }) => {
