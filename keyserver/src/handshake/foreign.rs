@@ -3,8 +3,8 @@
 //! The string of TLS 1.2 has no context of its own: it begins with 64 bytes that two parties choose
 //! at random. So whoever plays both could try to choose them such that the string means something
 //! elsewhere, 0x41 would sign it, and a certificate request or an SSH signature would result. Such
-//! strings are refused. That an honest handshake begins like one by chance happens less than once
-//! in a hundred million.
+//! strings are refused. That an honest handshake looks like one by chance happens less than once
+//! in a hundred million, and a client that tries again has new random bytes.
 //!
 //! - ASN.1 objects: certificates, requests, revocation lists, OCSP responses, CMS attributes. Each
 //!   is one SEQUENCE (or SET) from the first byte to the last, filled by elements.
@@ -18,6 +18,12 @@
 
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
+
+/// The bit of a tag whose element consists of elements.
+const CONSTRUCTED: u8 = 0x20;
+
+/// What ends an element of indefinite length.
+const END_OF_CONTENTS: [u8; 2] = [0, 0];
 
 /// What the first element in a signed object can be: a version or serial number, an algorithm or
 /// name, an explicit version or responder.
@@ -50,40 +56,70 @@ fn is_cose(bytes: &[u8]) -> bool {
 }
 
 /// Whether the whole of `bytes` is a SEQUENCE or SET whose content is one element after another.
-/// Lengths may have any form of BER: a verifier somewhere may be lenient.
+/// Lengths may have any form of BER (ITU-T X.690, section 8.1.3): a verifier somewhere may be lenient.
 fn is_asn1_object(bytes: &[u8]) -> bool {
-    let Some((SEQUENCE | SET, content, [])) = element(bytes) else {
+    let Some((SEQUENCE | SET, length, rest)) = head(bytes) else {
         return false;
     };
-    let mut rest = content;
-    while let Some((_, _, after)) = element(rest) {
-        rest = after;
-    }
-    let is_filled = rest.is_empty();
-    is_filled
-        && content
-            .first()
-            .is_some_and(|tag| FIRST_CHILDREN.contains(tag))
+    let content = match length {
+        Length::Definite(length) => (length == rest.len()).then_some(rest),
+        Length::Indefinite => rest.strip_suffix(&END_OF_CONTENTS),
+    };
+    let is_first_child = |tag: &u8| FIRST_CHILDREN.contains(tag);
+    content.is_some_and(|content| content.first().is_some_and(is_first_child) && is_filled(content))
 }
 
-/// The element at the front of `bytes`: its tag, its content, and what follows it. One of
-/// indefinite length reaches to the end.
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&[tag, first], after) = bytes.split_first_chunk()?;
-    let (length, after) = match first {
-        0x80 => (after.len(), after),
-        0..=0x7f => (usize::from(first), after),
+/// Whether `rest` is one element after another, and nothing else.
+fn is_filled(mut rest: &[u8]) -> bool {
+    // Elements of indefinite length that have begun: what follows is in them, as far as the end of their contents.
+    let mut open = 0_usize;
+    while !rest.is_empty() {
+        let after = if let Some(after) = rest.strip_prefix(&END_OF_CONTENTS) {
+            open.checked_sub(1).map(|fewer| {
+                open = fewer;
+                after
+            })
+        } else {
+            match head(rest) {
+                Some((_, Length::Definite(length), rest)) => rest.get(length..),
+                Some((tag, Length::Indefinite, rest)) if tag & CONSTRUCTED != 0 => {
+                    open += 1;
+                    Some(rest)
+                }
+                _ => None,
+            }
+        };
+        let Some(after) = after else {
+            return false;
+        };
+        rest = after;
+    }
+    open == 0
+}
+
+/// How long the content of an element is.
+enum Length {
+    /// So many bytes.
+    Definite(usize),
+    /// As far as the end of contents.
+    Indefinite,
+}
+
+/// The tag and the length at the front of `bytes`, and what follows them.
+fn head(bytes: &[u8]) -> Option<(u8, Length, &[u8])> {
+    let (&[tag, first], rest) = bytes.split_first_chunk()?;
+    match first {
+        0..=0x7f => Some((tag, Length::Definite(usize::from(first)), rest)),
+        0x80 => Some((tag, Length::Indefinite, rest)),
         0x81..=0x88 => {
-            let (digits, after) = after.split_at_checked(usize::from(first & 0x7f))?;
+            let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
             let value = digits.iter().try_fold(0_usize, |value, digit| {
                 Some(value.checked_mul(256)? | usize::from(*digit))
             });
-            (value?, after)
+            Some((tag, Length::Definite(value?), rest))
         }
-        _ => return None,
-    };
-    let (content, rest) = after.split_at_checked(length)?;
-    Some((tag, content, rest))
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -98,6 +134,9 @@ mod tests {
             (&[SEQUENCE, 0x81, 3, 2, 1, 0], true),
             (&[SEQUENCE, 0x83, 0, 0, 3, 2, 1, 0], true),
             (&[SEQUENCE, 0x80, 2, 1, 0, 0, 0], true),
+            (&[SEQUENCE, 7, 0xa0, 0x80, 2, 1, 2, 0, 0], true),
+            (&[SEQUENCE, 8, 0xa0, 0x80, SET, 0x80, 0, 0, 0, 0], true),
+            (&[SEQUENCE, 0x80, 0xa0, 0x80, 2, 1, 2, 0, 0, 0, 0], true),
             (&[SEQUENCE, 7, 0xa0, 3, 2, 1, 2, 5, 0], true),
             // Too short, too long, not filled, nothing, another first element, another tag.
             (&[SEQUENCE, 4, 2, 1, 0], false),
@@ -106,6 +145,12 @@ mod tests {
             (&[SEQUENCE, 0], false),
             (&[SEQUENCE, 3, 4, 1, 0], false),
             (&[4, 3, 2, 1, 0], false),
+            // An indefinite length that does not end, ends early, ends twice, or is that of an integer.
+            (&[SEQUENCE, 0x80, 2, 1, 0], false),
+            (&[SEQUENCE, 0x80, 2, 1, 0, 0, 0, 5, 0], false),
+            (&[SEQUENCE, 0x80, 2, 1, 0, 0, 0, 0, 0], false),
+            (&[SEQUENCE, 5, 0xa0, 0x80, 2, 1, 2], false),
+            (&[SEQUENCE, 7, 2, 0x80, 2, 1, 2, 0, 0], false),
             (&[SEQUENCE, 0xff, 2, 1, 0], false),
             (
                 &[SEQUENCE, 0x88, 255, 255, 255, 255, 255, 255, 255, 255],
