@@ -70,6 +70,9 @@ pub(super) fn run(slot: Arc<Slot>, commands: &Receiver<Command>) {
                 // Whoever asked may have stopped waiting.
                 let _ = reply.send(result);
             }
+            // Whoever asked for one of these saw the slot ready, and had its requests wait. A slot that has been shut since,
+            // by a try of the keeper's own, is not tried again before its time.
+            Ok(Command::Recover(_) | Command::Initialize(_)) if !keeper.is_recovering() => {}
             Ok(Command::Recover(generation)) => {
                 if keeper.slot.lock().generation == generation {
                     keeper.recover();
@@ -114,14 +117,6 @@ impl Keeper {
     fn add(&mut self, key: &Arc<SlotKey>, pin: Option<Pin>) -> Result<Vec<u8>, TokenError> {
         let phase = {
             let mut state = self.slot.lock();
-            state.keys.retain(|known| known.strong_count() > 0);
-            if !state
-                .keys
-                .iter()
-                .any(|known| known.as_ptr() == Arc::as_ptr(key))
-            {
-                state.keys.push(Arc::downgrade(key));
-            }
             if let Some(pin) = pin {
                 state.pins.offer(pin);
             }
@@ -205,13 +200,15 @@ impl Keeper {
         let _ = self.recover_with(Self::bring_up);
     }
 
-    /// What was asked for has been done since: opens the slot, unless something has shut it meanwhile.
+    /// What was asked for has been done since: opens the slot.
     fn go_on(&self) {
-        if self.slot.lock().phase == Phase::Recovering
-            && let Err(failure) = self.ready()
-        {
+        if let Err(failure) = self.ready() {
             self.fail(&failure);
         }
+    }
+
+    fn is_recovering(&self) -> bool {
+        self.slot.lock().phase == Phase::Recovering
     }
 
     /// Opens the slot for requests, if there is anybody to work on them.
@@ -417,8 +414,7 @@ impl Keeper {
         match phase {
             Phase::Down => self.probe(),
             Phase::Ready => {
-                if self.is_unused() {
-                    self.slot.stop();
+                if self.slot.stop_if_unused() {
                     return true;
                 }
                 self.keep_alive();
@@ -430,11 +426,6 @@ impl Keeper {
             Phase::Recovering | Phase::Probing | Phase::Terminal | Phase::Stopped => {}
         }
         false
-    }
-
-    fn is_unused(&self) -> bool {
-        let state = self.slot.lock();
-        state.keys.iter().all(|key| key.strong_count() == 0)
     }
 
     /// Tries a slot that is shut: a session query, the keys, and one real signature.

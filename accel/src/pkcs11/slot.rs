@@ -456,10 +456,35 @@ impl Slot {
         }
     }
 
+    /// Counts `key` among those that use the slot, for as long as the key lives. False if the slot has ended.
+    pub(super) fn hold_for(&self, key: &Arc<SlotKey>) -> bool {
+        let mut state = self.lock();
+        state.keys.retain(|known| known.strong_count() > 0);
+        let is_open = state.phase != Phase::Stopped;
+        if is_open {
+            state.keys.push(Arc::downgrade(key));
+        }
+        is_open
+    }
+
     /// Ends the slot: refuses what waits, and lets its threads go when their calls return.
     pub(super) fn stop(&self) {
+        self.end(self.lock());
+    }
+
+    /// Ends a slot that no key uses, and says so. Looked at and ended under one lock: a key that comes meanwhile finds
+    /// the slot open and holds it, or ended.
+    pub(super) fn stop_if_unused(&self) -> bool {
+        let state = self.lock();
+        let unused = state.keys.iter().all(|key| key.strong_count() == 0);
+        if unused {
+            self.end(state);
+        }
+        unused
+    }
+
+    fn end(&self, mut state: MutexGuard<'_, State>) {
         let mut partings = Vec::new();
-        let mut state = self.lock();
         state.phase = Phase::Stopped;
         state.refuse_waiting(&mut partings);
         for worker in state.workers.values() {

@@ -113,7 +113,7 @@ impl Tokens {
             let source = uri.pin_source().or(spec.pin.as_ref());
             let pin = source.map(|source| source.read()).transpose()?;
             let key = Arc::new(SlotKey::new(uri.clone(), spki.clone()));
-            let slot = match self.slot_of(uri) {
+            let slot = match self.slot_of(uri, &key) {
                 Ok(slot) => slot,
                 Err(error) if error.may_pass() => {
                     note(&UnusablePlace {
@@ -176,8 +176,8 @@ impl Tokens {
         self.shared.stop();
     }
 
-    /// The slot whose token fits the URI, opened at first use.
-    fn slot_of(&self, uri: &TokenUri) -> Result<Arc<Slot>, TokenError> {
+    /// The slot whose token fits the URI, opened at first use, and held for the key.
+    fn slot_of(&self, uri: &TokenUri, key: &Arc<SlotKey>) -> Result<Arc<Slot>, TokenError> {
         let path = uri
             .module_path()
             .ok_or_else(|| TokenError::NoModule(Box::new(uri.clone())))?;
@@ -201,8 +201,8 @@ impl Tokens {
                 // Tokens of one name may be told apart by their slots alone.
                 && uri.slot_id().is_none_or(|wanted| wanted == name.slot_id)
         };
-        let is_open = |slot: &&Arc<Slot>| slot.lock().phase != Phase::Stopped;
-        if let Some(known) = slots.iter().filter(is_open).find(same) {
+        let mut fitting = slots.iter().filter(same);
+        if let Some(known) = fitting.find(|slot| slot.hold_for(key)) {
             return Ok(Arc::clone(known));
         }
         let closed = slots.iter().find(same).cloned();
@@ -211,6 +211,7 @@ impl Tokens {
             let refused = closed.lock().pins.take_refused();
             slot.lock().pins = refused;
         }
+        slot.hold_for(key);
         slots.push(Arc::clone(&slot));
         Ok(slot)
     }

@@ -68,11 +68,7 @@ fn threads_that_hang_are_replaced_but_not_without_end() {
 /// While one slot hangs, the other serves the key they share: first what comes, and then what is stuck.
 #[test]
 fn a_hung_slot_loses_nothing_that_another_can_do() {
-    let settings = SlotSettings {
-        call_timeout: Duration::from_millis(500),
-        ..settings()
-    };
-    let Some(device) = Device::new(settings) else {
+    let Some(device) = Device::new(settings()) else {
         return;
     };
     let key = device.load(&["one", "two"]);
@@ -91,10 +87,7 @@ fn a_hung_slot_loses_nothing_that_another_can_do() {
 #[test]
 fn a_session_that_cannot_be_closed_costs_its_thread_and_nothing_else() {
     for code in ["0x91", "0x30"] {
-        let settings = SlotSettings {
-            call_timeout: Duration::from_millis(300),
-            ..settings()
-        };
+        let settings = settings();
         let Some(device) = Device::new(settings) else {
             return;
         };
@@ -104,7 +97,7 @@ fn a_session_that_cannot_be_closed_costs_its_thread_and_nothing_else() {
         let control = &device.one.control;
         control.tell("hang C_CloseSession *");
         control.tell(&format!("fail C_Sign {code} 1 1 *"));
-        device.wait_for("one", |status| status.stuck_threads == 1);
+        device.wait_for("one", |status| status.stuck_threads >= 1);
         // As many work as before.
         device.wait_for("one", |status| status.sessions > settings.sessions);
         load.more(&device, 500);

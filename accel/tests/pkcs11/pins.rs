@@ -105,6 +105,12 @@ fn a_slot_that_is_opened_again_remembers_what_was_refused() {
         assert!(Instant::now() < end, "it is unused");
         std::thread::sleep(Duration::from_millis(10));
     }
+    // The token is logged in for as long as a session is open, and who opens another then need not log in.
+    let control = &device.one.control;
+    while control.count("C_CloseSession") < control.count("C_OpenSession") {
+        assert!(Instant::now() < end, "the sessions are closed");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let attempts = device.one.control.count("C_Login");
     let error = device.tokens.load_key(&wrong).unwrap_err();
     assert!(matches!(error, TokenError::PinRefused { .. }), "{error}");

@@ -24,6 +24,8 @@ fn a_module_is_initialized_again_as_often_as_it_takes() {
         return;
     };
     let key = device.load(&["one"]);
+    // No worker meets what is meant for the keeper's session.
+    device.wait_for("one", |status| status.sessions == 4);
     let control = &device.one.control;
     let before = control.count("C_Initialize");
     control.tell("fail C_Sign 0x5 * 1 *");
