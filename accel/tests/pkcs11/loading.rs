@@ -1,8 +1,11 @@
 //! Which keys are taken, which are refused, and why.
 
 use std::fs;
+use std::time::Duration;
 
-use accel::pkcs11::{BreakerState, PinSource, TokenError, Tokens, UnusablePlace, list_module};
+use accel::pkcs11::{
+    BreakerState, PinSource, SlotSettings, TokenError, Tokens, UnusablePlace, list_module,
+};
 use accel::{Key, KeyType};
 
 use super::device::{Device, settings};
@@ -26,6 +29,23 @@ fn a_key_in_a_token_looks_like_any_other() {
     assert!(twin.token().is_none());
     assert!(key.token().unwrap().is_available());
     assert!(!format!("{key:?} {:?}", device.tokens).contains(pkcs11_shim::SoftHsm::PIN));
+}
+
+/// A slot that no key uses is closed at the next keepalive, and a key that comes just then opens it again.
+#[test]
+fn a_key_that_comes_while_its_slot_closes_is_loaded() {
+    let Some(device) = Device::new(SlotSettings {
+        sessions: 1,
+        keepalive: Duration::from_micros(500),
+        ..settings()
+    }) else {
+        return;
+    };
+    for turn in 0..400 {
+        let key = device.load(&["one"]);
+        drop(key);
+        std::thread::sleep(Duration::from_micros(turn * 2));
+    }
 }
 
 #[test]
