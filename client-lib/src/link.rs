@@ -148,14 +148,14 @@ mod tests {
         let good = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
         let addresses = [silent, good.local_addr().expect("bound")];
         let begun = Instant::now();
-        let stream = connect_to(&addresses, begun + Duration::from_secs(2)).await;
+        let stream = connect_to(&addresses, begun + Duration::from_secs(4)).await;
         assert_eq!(
             stream.expect("connects").peer_addr().expect("peer"),
             addresses[1]
         );
         let took = begun.elapsed();
-        assert!(took >= Duration::from_millis(900), "{took:?}: not silent");
-        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert!(took >= Duration::from_millis(1900), "{took:?}: not silent");
+        assert!(took < Duration::from_secs(4), "{took:?}");
         let error = connect_to(&addresses[..1], Instant::now() + Duration::from_millis(100)).await;
         assert_eq!(error.expect_err("silent").kind(), io::ErrorKind::TimedOut);
     }

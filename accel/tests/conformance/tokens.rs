@@ -52,6 +52,8 @@ fn open() -> Option<World> {
     }
     let tokens = Tokens::new(SlotSettings {
         sessions: 2,
+        // The module's threads are not in a call when the process ends, with what SoftHSM keeps.
+        keepalive: Duration::from_secs(3600),
         ..SlotSettings::default()
     });
     let load = |name: &&str| {

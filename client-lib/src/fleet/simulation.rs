@@ -194,7 +194,8 @@ impl World {
         if mood == Mood::Gone {
             let error = Error::lost("a simulation", "killed");
             self.fleet.lost(id, &error, now);
-            let calls: Vec<u64> = self.calls.keys().copied().collect();
+            let mut calls: Vec<u64> = self.calls.keys().copied().collect();
+            calls.sort_unstable();
             for call in calls {
                 let Some((attempts, _)) = self.calls.get_mut(&call) else {
                     continue;

@@ -17,7 +17,7 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::io::{Read, Write};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 /// The key that the scripted servers hold.
@@ -245,10 +245,24 @@ pub fn extended_answer(frame: &Frame) -> Vec<u8> {
     }
 }
 
+/// Where nobody listens: tcpmux. A port that was just free may be another test's by now.
+pub const NOBODY: &str = "127.0.0.1:1";
+
+/// A socket that shares its address with others of this process.
+fn socket_at(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
+}
+
 /// A server that follows a script.
 pub struct Server {
     pub pki: Arc<Pki>,
     address: SocketAddr,
+    /// Has the address while the server is stopped: nobody else's server is found there.
+    _reserved: TcpSocket,
     tls: Arc<ServerConfig>,
     script: Script,
     shared: Arc<Shared>,
@@ -277,13 +291,15 @@ impl Server {
         script: impl Fn(&Frame) -> Vec<Act> + Send + Sync + 'static,
     ) -> Self {
         let tls = Arc::new(pki.server_config(versions));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let reserved = socket_at("127.0.0.1:0".parse().unwrap());
+        let address = reserved.local_addr().unwrap();
+        let listener = socket_at(address).listen(1024).unwrap();
         let (alive, _) = watch::channel(true);
         let shared = Arc::default();
         let server = Self {
             pki,
             address,
+            _reserved: reserved,
             tls,
             script: Arc::new(script),
             shared,
@@ -368,16 +384,7 @@ impl Server {
             self.alive.closed().await;
         }
         self.alive = watch::channel(true).0;
-        // The old listener is dropped by its own task, which may take a moment.
-        let mut tries = 0;
-        let listener = loop {
-            match TcpListener::bind(self.address).await {
-                Err(_) if tries < 500 => tokio::time::sleep(Duration::from_millis(10)).await,
-                bound => break bound.unwrap(),
-            }
-            tries += 1;
-        };
-        self.listen(listener);
+        self.listen(socket_at(self.address).listen(1024).unwrap());
     }
 
     fn listen(&self, listener: TcpListener) {
@@ -388,7 +395,7 @@ impl Server {
             loop {
                 let stream = tokio::select! {
                     accepted = listener.accept() => accepted.unwrap().0,
-                    _ = until.changed() => return,
+                    _ = until.changed() => break,
                 };
                 let number = shared.connections.fetch_add(1, Ordering::SeqCst);
                 let (tls, script, shared) = (tls.clone(), script.clone(), shared.clone());
@@ -400,6 +407,9 @@ impl Server {
                     }
                 });
             }
+            // In this order: whoever sees that all have stopped finds that nobody listens.
+            drop(listener);
+            drop((alive, until));
         });
     }
 }

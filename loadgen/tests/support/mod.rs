@@ -12,6 +12,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
@@ -41,6 +42,8 @@ pub(crate) struct Faults {
     pub deadline_us: Option<u32>,
     /// Every n-th request with a payload ends the connection.
     pub hang_up_every: Option<u64>,
+    /// Counts here what it has answered.
+    pub answered: Option<&'static AtomicUsize>,
     /// Knows nothing of the added opcodes.
     pub stock: bool,
 }
@@ -186,7 +189,7 @@ fn serve(
             }
             let _ = tls.reader().read_to_end(&mut plain);
         }
-        let mut used = 0;
+        let (mut used, mut answered) = (0, 0);
         while let Some((frame, size)) = split_frame(&plain[used..]) {
             let request = Request::decode(frame).ok()?;
             used += size;
@@ -199,12 +202,16 @@ fn serve(
                 return None;
             }
             answer(&request, signer, faults, asked, &mut out);
+            answered += 1;
         }
         plain.drain(..used);
         tls.writer().write_all(&out).ok()?;
         out.clear();
         while tls.wants_write() {
             tls.write_tls(&mut socket).ok()?;
+        }
+        if let Some(count) = faults.answered {
+            count.fetch_add(answered, Ordering::Relaxed);
         }
     }
 }
