@@ -117,6 +117,7 @@ pub(super) struct Assignment {
     pub(super) input: Zeroizing<Vec<u8>>,
     pub(super) deadline: Instant,
     pub(super) generation: u64,
+    pub(super) shut_times: u64,
     pub(super) retried: Retried,
     pub(super) begun: Instant,
 }

@@ -72,6 +72,8 @@ pub(super) struct State {
     pub(super) opening: usize,
     pub(super) breaker: Breaker,
     pub(super) generation: u64,
+    /// How often the slot was shut. What a session of before is worth then, nobody knows.
+    pub(super) shut_times: u64,
     /// The module's epoch in which the keeper logged in, or tried to.
     pub(super) epoch: u64,
     pub(super) keys: Vec<Weak<SlotKey>>,
@@ -141,6 +143,7 @@ impl State {
             opening: 0,
             breaker: Breaker::default(),
             generation: 0,
+            shut_times: 0,
             epoch: 0,
             keys: Vec::new(),
             pins: Pins::default(),
@@ -215,6 +218,7 @@ impl State {
             input: Zeroizing::new(ticket.job.input().to_vec()),
             deadline: ticket.job.deadline(),
             generation: self.generation,
+            shut_times: self.shut_times,
             retried: ticket.retried,
             begun: now,
         };
@@ -345,6 +349,7 @@ impl State {
     /// Stops giving out work, and sends away what waits.
     pub(super) fn shut(&mut self, phase: Phase, partings: &mut Vec<Parting>) {
         self.go_on(phase);
+        self.shut_times += 1;
         partings.extend(self.waiting.drain(..).map(Parting::Elsewhere));
     }
 

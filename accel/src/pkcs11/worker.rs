@@ -29,6 +29,7 @@ pub(super) fn run(slot: &Arc<Slot>, id: usize) {
         slot,
         id,
         session: None,
+        shut_times: 0,
         buffer: Zeroizing::new(vec![0; MAX_RESULT_LEN]),
     };
     // A session that cannot be opened now is opened with the first request.
@@ -69,6 +70,8 @@ struct Worker<'a> {
     slot: &'a Arc<Slot>,
     id: usize,
     session: Option<Held>,
+    /// How often the slot had been shut when the session was opened.
+    shut_times: u64,
     buffer: Zeroizing<Vec<u8>>,
 }
 
@@ -245,6 +248,10 @@ impl Worker<'_> {
             &assignment.input,
         )
         .map_err(|_| Stop::NoMechanism)?;
+        if self.shut_times != assignment.shut_times {
+            // The slot works again, as its keeper found in a session of its own. This one may be of those that did not.
+            self.drop_session();
+        }
         self.open()?;
         let outcome = {
             let module = &self.slot.module;
@@ -287,6 +294,7 @@ impl Worker<'_> {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         state.opening += 1;
+        self.shut_times = state.shut_times;
         let slot_id = state.token.slot_id;
         drop(state);
         let result = self.open_in(slot_id);

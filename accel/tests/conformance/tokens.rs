@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use accel::Key;
 use accel::pkcs11::{Blocking, SlotChoice, SlotSettings, TokenKeySpec, Tokens};

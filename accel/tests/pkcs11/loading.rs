@@ -136,7 +136,7 @@ fn a_wrong_pin_is_tried_once() {
         assert!(!error.to_string().contains("161803"), "{error}");
     }
     assert_eq!(device.status("one").breaker, BreakerState::Terminal);
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    std::thread::sleep(Duration::from_secs(2));
     assert_eq!(device.one.control.count("C_Login"), 1);
     // Corrected, it is tried again, without a restart.
     fs::write(device.hsm.pin_file(), pkcs11_shim::SoftHsm::PIN).unwrap();
@@ -157,7 +157,7 @@ fn a_slot_without_keys_is_closed() {
     let end = std::time::Instant::now() + super::device::PATIENCE;
     while !device.tokens.slots().is_empty() {
         assert!(std::time::Instant::now() < end);
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
     device.load(&["one"]);
     assert_eq!(device.tokens.slots().len(), 1);
@@ -246,10 +246,10 @@ fn tokens_that_only_their_slots_tell_apart_are_two() {
         .any(|(slot, before)| slot.generation == *before)
     {
         assert!(std::time::Instant::now() < end);
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
     for key in &keys {
-        super::device::sign(key, b"after", std::time::Duration::from_secs(10)).unwrap();
+        super::device::sign(key, b"after", Duration::from_secs(10)).unwrap();
     }
     slots = tokens.slots().iter().map(|slot| slot.slot_id).collect();
     assert_eq!(slots, numbers);
