@@ -16,8 +16,8 @@ use crate::clock;
 /// How long an answer may take. A server that is asked slowly has nothing else to do.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often to come back to a server that says it is busy.
-const BUSY_TRIES: usize = 50;
+/// How often to come back to a server that says it is busy: for as long as another may have its CPUs.
+const BUSY_TRIES: usize = 1000;
 
 /// Who attacks, and whom.
 #[derive(Debug, Clone)]

@@ -222,9 +222,13 @@ pub(super) fn tls12_string(randoms: &[u8; 64]) -> Vec<u8> {
 /// promise it.
 pub(super) fn honest_handshakes(line: &mut Line, victim: &Victim) -> Result<usize, Trouble> {
     let mut signed = 0;
+    let mut randoms = random::<64>();
+    // Nothing else that is signed begins like this. Of strings that begin at random, one in a hundred million looks like an
+    // ASN.1 object, and a careful server refuses it.
+    randoms[0] = 0x11;
     let strings = [
         (Opcode::SignTls13, tls13_string(&random::<32>())),
-        (Opcode::SignTls12, tls12_string(&random::<64>())),
+        (Opcode::SignTls12, tls12_string(&randoms)),
     ];
     for (opcode, string) in strings {
         for scheme in victim.schemes() {
