@@ -7,7 +7,6 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -77,23 +76,24 @@ def handshake(key_file, suite, extended):
             environment["OPENSSL_CONF"] = name("openssl.cnf")
         request = ["req", "-x509", "-key", key_file, "-subj", "/CN=localhost", "-days", "2"]
         openssl([*request, "-out", name("cert.pem")], dict(os.environ))
-        port = free_port()
         options = ["-tls1_2", "-cipher", suite]
         server = subprocess.Popen(
-            ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-key", key_file]
-            + ["-cert", name("cert.pem"), "-quiet", *options],
+            ["openssl", "s_server", "-accept", "127.0.0.1:0", "-key", key_file]
+            + ["-cert", name("cert.pem"), *options],
             env=environment,
-            stdout=subprocess.DEVNULL,
+            # It closes a connection when its input ends.
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
         try:
-            wire = Wire(port)
+            wire = Wire(port_of(server))
             client = ["s_client", "-connect", f"127.0.0.1:{wire.port}", "-keylogfile", name("keys")]
             openssl([*client, "-brief", *options], environment)
             wire.wait()
         finally:
             server.kill()
-            server.wait()
+            server.communicate()
         with open(name("keys"), encoding="ascii") as file:
             lines = dict(line.split()[1:] for line in file if line.startswith("CLIENT_RANDOM "))
     return parse(wire, "sha384" if suite.endswith("SHA384") else "sha256", extended, lines)
@@ -106,9 +106,17 @@ def openssl(arguments, environment):
     assert run.returncode == 0, run.stderr.decode()
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+def port_of(server):
+    """The port that `openssl s_server` was given by the kernel, once it listens: it prints `ACCEPT 127.0.0.1:PORT`."""
+    impatience = threading.Timer(PATIENCE, server.kill)
+    impatience.start()
+    try:
+        for line in server.stdout:
+            if line.startswith(b"ACCEPT "):
+                return int(line.rsplit(b":", 1)[1])
+    finally:
+        impatience.cancel()
+    raise AssertionError("openssl s_server does not listen")
 
 
 class Wire:
@@ -123,7 +131,7 @@ class Wire:
 
     def run(self, port):
         client, _ = self.listener.accept()
-        server = connect(port)
+        server = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         back = threading.Thread(target=pass_on, args=(server, client, self.from_server))
         back.start()
         pass_on(client, server, self.from_client)
@@ -135,17 +143,6 @@ class Wire:
     def wait(self):
         self.thread.join(PATIENCE)
         assert not self.thread.is_alive(), "the connection does not end"
-
-
-def connect(port):
-    """The server may still be starting."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-        except ConnectionRefusedError:
-            assert time.monotonic() < deadline, "openssl s_server does not listen"
-            time.sleep(0.02)
 
 
 def pass_on(source, sink, seen):

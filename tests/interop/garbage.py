@@ -51,8 +51,8 @@ def witness(world):
     assert not troubles, f"another client suffered: {troubles[0]!r}"
 
 
-def ended(tcp, seconds=6):
-    """Whether the server closes this socket in time."""
+def ended(tcp, seconds=20):
+    """Whether the server closes this socket in time: long before it would for want of a handshake."""
     tcp.settimeout(seconds)
     with contextlib.suppress(ConnectionError):
         while tcp.recv(65536):

@@ -60,6 +60,9 @@ def check_sealed_blobs_are_what_the_page_says(world):
             assert (version, generation) == (1, 0)
             _, secret = derive(world, SERVER, epoch, key.ski)
             assert AESGCM(secret).decrypt(blob[13:25], blob[25:], blob[:13]) == ticket
+        # The oldest epoch that still counts must do so until the server has been asked about it.
+        if time.time() % EPOCH > EPOCH - 30:
+            time.sleep(31)
         now = int(time.time()) // EPOCH
         for epoch, code in ((now, None), (now - 2, None), (now - 4, keyless.SEALING_KEY_EXPIRED), (now + 3, keyless.SEALING_KEY_EXPIRED)):
             head, nonce = struct.pack(">BQI", 1, epoch, 0), os.urandom(12)
