@@ -42,7 +42,7 @@ int main(int argc, char **argv)
         .ca_file = argv[3],
         .certificate_file = argv[4],
         .private_key_file = argv[5],
-        .deadline_ms = 30000,
+        .deadline_ms = 120000,
     };
     is("no place", keyserver_client_new(&options, NULL), KEYSERVER_STATUS_ARGUMENT);
     KeyserverOptions bad = options;

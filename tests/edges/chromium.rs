@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use keyserver_tests::{KeyKind, binaries, parts};
 use serde_json::{Value, json};
 
-use crate::edge::{Edge, PATIENCE, run};
+use crate::edge::{AT_ONCE, Edge, PATIENCE, run};
 use crate::nginx::{self, BODY, Nginx};
 
 /// A browser with a profile of its own. It speaks DevTools on the pipes that it finds at 3 and 4.
@@ -206,7 +206,7 @@ fn a_page_loads_and_fails_and_loads_again() {
         let took = begun.elapsed();
         println!("{what}: {failed} after {took:?}");
         assert!(failed.starts_with("net::ERR_"), "{failed}");
-        assert!(took < Duration::from_secs(1), "{what}: after {took:?}");
+        assert!(took < AT_ONCE, "{what}: after {took:?}");
         let still = browser.evaluate(&established, connection);
         assert_eq!(still, before, "{what}: the established connection goes on");
 

@@ -55,7 +55,7 @@ def main():
 
 
 def handshake(port, version, context):
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as raw:
+    with socket.create_connection(("127.0.0.1", port), timeout=90) as raw:
         with context.wrap_socket(raw, server_hostname="localhost") as tls:
             assert tls.version() == version, tls.version()
             assert not tls.session_reused

@@ -3,7 +3,7 @@
 
 use keyserver_tests::{KeyKind, parts};
 
-use crate::edge::{Background, Edge, run};
+use crate::edge::{Background, Edge, PATIENCE, run};
 use crate::nginx::Nginx;
 use crate::{gnutls, nginx};
 
@@ -33,6 +33,15 @@ fn stock_edge(kinds: &[KeyKind]) -> Option<(Edge, Background)> {
 /// Asserts that nothing was sent which version 1 of the protocol does not know, and that these
 /// operations were asked for.
 fn check(server: &Background, operations: &[&str]) {
+    for operation in operations {
+        let request = format!("request {operation} ");
+        let asked = |line: &str| line.starts_with(&request);
+        assert!(
+            server.log.wait_for(PATIENCE, asked).is_some(),
+            "no {operation}:\n{}",
+            server.log
+        );
+    }
     let requests = server.log.matching("request 0x");
     for request in &requests {
         let mut words = request.split(' ').skip(1);
@@ -41,14 +50,6 @@ fn check(server: &Background, operations: &[&str]) {
         for tag in words.skip(1) {
             assert!(["0x04", "0x11", "0x12", "0x20"].contains(&tag), "{request}");
         }
-    }
-    for operation in operations {
-        let asked = |request: &String| request.starts_with(&format!("request {operation} "));
-        assert!(
-            requests.iter().any(asked),
-            "no {operation}:\n{}",
-            server.log
-        );
     }
 }
 

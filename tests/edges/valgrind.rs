@@ -45,7 +45,6 @@ fn nginx_finds_no_error_of_the_module() {
     };
     let kinds = [KeyKind::Rsa2048, KeyKind::P256];
     let edge = Edge::for_valgrind(&kinds);
-    edge.write_module_config("deadline = \"60s\"\n");
     let mut command = edge.command(valgrind);
     command.args([
         "--trace-children=yes",
