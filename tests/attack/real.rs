@@ -1,8 +1,9 @@
 //! The real server, as a process of its own, attacked by one of its clients.
 
+use std::time::Duration;
 use std::{env, fs};
 
-use keyserver_tests::{Fixture, KeyKind, KeyServer, ServerConfig};
+use keyserver_tests::{Fixture, KeyKind, KeyServer, ServerConfig, clock};
 
 use crate::{attack, of};
 
@@ -120,7 +121,9 @@ fn everything_holds(backend: &str) {
     }
     // The owner sees the replays.
     assert!(server.metric(&["keyserver_rejected_total", "replay"]) > Some(5.0));
-    assert!(!server.log().matching("replay_decrypt").is_empty());
+    let patience = Duration::from_secs(30);
+    let alarms = (server.log()).wait_for_matching(patience, "replay_decrypt", 1);
+    assert!(!alarms.is_empty(), "{}", server.log());
 
     // Killed, not asked.
     drop(server);
@@ -145,6 +148,7 @@ fn everything_holds_over_uring() {
 /// never held then, whether the ceiling is used up in the middle of an attack or was before it.
 #[test]
 fn nothing_is_held_by_a_ceiling_alone() {
+    clock::wait_past_midnight();
     let clients = CLIENTS.replace("allow = [", "daily = 10\nallow = [");
     let fixture = fixture(&KEYS);
     let recording = fixture.path("recording");

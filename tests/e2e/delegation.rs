@@ -271,7 +271,8 @@ fn credentials_are_counted_and_stopped() {
         "result=\"ok\"",
     ]);
     assert_eq!(issued, Some(2.0));
-    let issued = world.server.log().matching("delegated credential issued");
+    let log = world.server.log();
+    let issued = log.wait_for_matching(PATIENCE, "delegated credential issued", 2);
     assert_eq!(issued.len(), 2, "{}", world.server.log());
 }
 
@@ -303,7 +304,8 @@ fn a_credential_that_cannot_be_written_down_is_not_released() {
     for _ in 0..3 {
         refused(world.delegate(HOUR), ErrorCode::Internal);
     }
-    let alarms = world.server.log().matching("credentials_unwritable");
+    let log = world.server.log();
+    let alarms = log.wait_for_matching(PATIENCE, "credentials_unwritable", 1);
     assert_eq!(alarms.len(), 1, "{}", world.server.log());
     std::fs::remove_dir(&obstacle).unwrap();
     let deadline = Instant::now() + PATIENCE;

@@ -39,6 +39,7 @@ impl NameServer {
             .arg(format!("--listen-address={}", address.ip()))
             .arg(format!("--port={}", address.port()))
             .args(records)
+            .stdout(Stdio::null())
             .stderr(Stdio::null());
         let child = command.spawn().unwrap();
         let deadline = Instant::now() + PATIENCE;

@@ -142,6 +142,11 @@ fn timing_is_asserted() -> bool {
     std::env::var_os("KEYSERVER_TIMING").is_some()
 }
 
+/// How many rounds there are for one that shows what has to be seen. A busy machine slows one server or another, now and then.
+fn rounds_to_show() -> usize {
+    if timing_is_asserted() { 1 } else { 12 }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_killed_one_hung_one_drained_and_no_signature_fails() {
     let site = Site::new(3);
@@ -189,33 +194,36 @@ async fn one_killed_one_hung_one_drained_and_no_signature_fails() {
 async fn equal_servers_share_the_load() {
     let site = Site::new(3);
     let servers: Vec<KeyServer> = (0..3).map(|index| site.start(index)).collect();
+    let names: [String; 3] = std::array::from_fn(|index| site.configs[index].address.to_string());
     let watch = Arc::new(Watch::default());
     let pool = site.pool(watch.clone()).await;
     // All are connected, and slow start is over.
     tokio::time::sleep(3 * SECOND).await;
-    watch.0.lock().unwrap().clear();
     let stop = Arc::new(AtomicBool::new(false));
     let mut callers = load(&pool, site.key, &stop);
-    tokio::time::sleep(5 * SECOND).await;
+    let allowed = if timing_is_asserted() { 0.1 } else { 0.5 };
+    let mut rounds = Vec::new();
+    for _ in 0..rounds_to_show() {
+        watch.0.lock().unwrap().clear();
+        tokio::time::sleep(5 * SECOND).await;
+        let answered = names.each_ref().map(|name| watch.take(name));
+        let mean = f64::from(answered.iter().sum::<u32>()) / 3.0;
+        let off = answered.map(|count| (f64::from(count) / mean - 1.0).abs());
+        rounds.push((answered, off.into_iter().fold(0.0, f64::max)));
+        if rounds.last().unwrap().1 < allowed {
+            break;
+        }
+    }
     stop.store(true, Ordering::Relaxed);
     while let Some(taken) = callers.join_next().await {
         taken.unwrap();
     }
-    let answered = watch.answered();
-    let mean = f64::from(answered.iter().sum::<u32>()) / 3.0;
-    let off = answered
-        .iter()
-        .map(|&count| (f64::from(count) / mean - 1.0).abs());
-    let worst = off.fold(0.0, f64::max);
+    let (answered, worst) = rounds.last().unwrap();
     println!(
         "answers by server {answered:?}: at most {:.1} % off",
         worst * 100.0
     );
-    assert_eq!(answered.len(), 3, "every server took part");
-    assert!(
-        worst < if timing_is_asserted() { 0.1 } else { 0.5 },
-        "{answered:?}"
-    );
+    assert!(*worst < allowed, "{rounds:?}");
     drop(servers);
 }
 
@@ -250,8 +258,7 @@ async fn a_slower_server_gets_less_until_it_is_as_fast_again() {
     let stop = Arc::new(AtomicBool::new(false));
     let mut callers = load(&pool, site.key, &stop);
     let share = |of: [u32; 3]| f64::from(of[0]) / f64::from(of.iter().sum::<u32>());
-    // A busy machine slows the others too, now and then: there, one of several rounds has to show it.
-    let rounds = if timing_is_asserted() { 1 } else { 12 };
+    let rounds = rounds_to_show();
     // How even it is in the steady state, another test says.
     let even = 0.25..0.5;
     let (mut while_slow, mut after) = ([0; 3], [0; 3]);

@@ -173,8 +173,9 @@ fn it_is_told(world: &World) {
         text.contains("ALARM        nothing is decrypted: ledger "),
         "{text}"
     );
-    let alarms = world.server.log().matching("ledger_unwritable");
-    assert!(!alarms.is_empty(), "{alarms:?}");
+    let log = world.server.log();
+    let alarms = log.wait_for_matching(Duration::from_secs(30), "ledger_unwritable", 1);
+    assert!(!alarms.is_empty(), "{log}");
 }
 
 /// What was answered before the disk was full stays answered, also after a restart.

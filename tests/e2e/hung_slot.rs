@@ -19,12 +19,14 @@ on_both_backends!(
     stopping_does_not_wait_for_a_hung_slot,
 );
 
-/// Short, so that much happens in a short test; `deadline` is what requests are answered by.
+/// What requests are answered by, and when a call counts as hung: short, so that much happens in a short test, and not too
+/// short for the slot that works, to which they apply as well. Twice the threads are lost in turn before the first deadline.
 const SETTINGS: &str =
-    "[pkcs11]\nsessions = 4\nqueue = 16\ndeadline = \"1500ms\"\ncall_timeout = \"600ms\"\n";
+    "[pkcs11]\nsessions = 4\nqueue = 16\ndeadline = \"5s\"\ncall_timeout = \"2s\"\n";
+const DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a request that must fail may take: the deadline, and what a busy machine adds.
-const ANSWERED: Duration = Duration::from_secs(10);
+const ANSWERED: Duration = Duration::from_secs(20);
 
 /// The gauge of threads that the hung slot has lost.
 const STUCK: [&str; 2] = ["keyserver_hsm_stuck_threads{", "token=\"hung\""];
@@ -221,7 +223,7 @@ async fn a_hung_slot_is_answered_for_and_touches_nobody(backend: &str) {
         "{first:?}"
     );
     assert!(
-        begun.elapsed() >= Duration::from_millis(1490),
+        begun.elapsed() >= DEADLINE - Duration::from_millis(10),
         "{:?}",
         begun.elapsed()
     );
@@ -296,7 +298,7 @@ async fn stopping_does_not_wait_for_a_hung_slot(backend: &str) {
     let status = server.wait();
     assert!(status.success(), "{status}\n{}", server.log());
     assert!(
-        begun.elapsed() < Duration::from_secs(25),
+        begun.elapsed() < Duration::from_secs(35),
         "{:?}",
         begun.elapsed()
     );

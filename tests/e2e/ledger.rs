@@ -51,6 +51,7 @@ pub(crate) async fn client(world: &World, name: &str) -> Client {
     let builder = Client::builder(address, "localhost", identity);
     builder
         .deadline(Duration::from_secs(20))
+        .connect_limit(Duration::from_secs(30))
         .connect()
         .await
         .unwrap()
@@ -241,11 +242,11 @@ async fn what_is_refused_as_busy_may_be_asked_for_again() {
     for task in tasks {
         worst = worst.max(task.await.unwrap());
     }
-    // The client asks twice before it says that the server is busy: two of these are four refusals.
+    // The client never repeats a decryption by itself, so each of these is one refusal.
     println!("{worst} times busy before an answer, at the worst");
     assert!(
-        worst > 1,
-        "{worst}: nobody was refused more often than it may ask"
+        worst >= 3,
+        "{worst}: nobody was refused as often as it may ask"
     );
     assert_eq!(
         world.server.metric(&["keyserver_ledger_decisions_total"]),

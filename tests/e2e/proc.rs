@@ -10,6 +10,21 @@ pub(crate) fn descriptors(server: &KeyServer) -> usize {
     server.open_files()
 }
 
+/// Its open descriptors once they stay as many: those of what has just begun or ended may come or go a moment later.
+pub(crate) async fn settled_descriptors(server: &KeyServer) -> usize {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut last = descriptors(server);
+    loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let now = descriptors(server);
+        if now == last {
+            return now;
+        }
+        assert!(Instant::now() < deadline, "{last} descriptors, {now}, ...");
+        last = now;
+    }
+}
+
 /// Its resident memory in bytes.
 pub(crate) fn resident_bytes(server: &KeyServer) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();

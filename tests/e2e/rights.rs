@@ -10,7 +10,9 @@ use keyless_protocol::info::{KeyList, ServerInfo};
 use keyless_protocol::{ErrorCode, Opcode, Request, Ski};
 use keyserver_tests::handshakes::{Handshake, tls12_string, tls13_string};
 use keyserver_tests::wire::Answer;
-use keyserver_tests::{ClientRule, Fixture, KeyKind, KeyServer, ServerConfig, Wire, binaries};
+use keyserver_tests::{
+    ClientRule, Fixture, KeyKind, KeyServer, ServerConfig, Wire, binaries, clock,
+};
 use nix::sys::signal::Signal;
 use rcgen::{KeyPair, PublicKeyData};
 

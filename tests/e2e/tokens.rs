@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use aws_lc_rs::signature::{ML_DSA_44, ML_DSA_65, ML_DSA_87, UnparsedPublicKey};
 use base64::Engine as _;
@@ -54,9 +55,12 @@ fn start(hsm: &SoftHsm, fixture: Fixture, config: &ServerConfig) -> World {
     World { fixture, server }
 }
 
+/// These tests ask much of one slot, and are not about how fast it is on a busy machine.
+const PATIENT: &str = "[pkcs11]\ndeadline = \"30s\"\n";
+
 fn with_keys(backend: &str, keys: String) -> ServerConfig {
     let mut config = ServerConfig::default().io_backend(backend);
-    config.extra = keys;
+    config.extra = PATIENT.to_owned() + &keys;
     config
 }
 
@@ -137,7 +141,7 @@ async fn a_key_moves_between_file_and_token(backend: &str) {
         .unwrap()
         .clone();
     let in_token = ServerConfig {
-        extra: hsm.entry("bank", "shop"),
+        extra: PATIENT.to_owned() + &hsm.entry("bank", "shop"),
         ..config.clone()
     };
     for round in 0..3 {
@@ -522,7 +526,8 @@ async fn a_slot_that_was_away_at_the_start_joins_with_a_reload() {
     );
     let server = KeyServer::start(&fixture, &with_keys("epoll", entry));
     let world = World { fixture, server };
-    let said = world.server.log().matching("not usable now");
+    let log = world.server.log();
+    let said = log.wait_for_matching(Duration::from_secs(30), "not usable now", 1);
     assert_eq!(said.len(), 1, "{}", world.server.log());
     assert!(said[0].contains("token=two"), "{said:?}");
     assert!(said[0].contains("no slot holds such a token"), "{said:?}");

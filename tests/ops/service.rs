@@ -91,15 +91,15 @@ fn the_service_manager_hears_of_start_life_reload_and_stop() {
     manager.wait_for("READY=1", &server);
     client::use_server(&fixture, server.address());
 
-    // Alive, and again, each within the time in which it has to say so twice.
+    // Alive, and again, within the time in which it has to say so twice. A busy machine makes some of them late, not all.
     manager.wait_for("WATCHDOG=1", &server);
-    let first = Instant::now();
-    manager.wait_for("WATCHDOG=1", &server);
-    assert!(
-        first.elapsed() < WATCHDOG * 2,
-        "{:?} between two signs of life",
-        first.elapsed()
-    );
+    let mut between = Vec::new();
+    while between.last().is_none_or(|passed| *passed >= WATCHDOG) {
+        assert!(between.len() < 10, "{between:?} between signs of life");
+        let last = Instant::now();
+        manager.wait_for("WATCHDOG=1", &server);
+        between.push(last.elapsed());
+    }
 
     server.signal(Signal::SIGHUP);
     let reloading = manager.wait_for("RELOADING=1", &server);

@@ -8,6 +8,7 @@
 //! | [`fixture`] | a temporary directory laid out as an operator would, and its configuration |
 //! | [`server`] | the running process: addresses, log, signals, exit |
 //! | [`logs`] | the lines a process printed, and waiting for one |
+//! | [`clock`] | keeping away from midnight |
 //! | [`http`] | just enough HTTP to read `/metrics` and `/readyz` |
 //! | [`binaries`] | where the binaries under test are, built when they are out of date |
 //! | [`softhsm`] | a hardware security module in software, with keys in it |
@@ -40,6 +41,7 @@
 )]
 
 pub mod binaries;
+pub mod clock;
 pub mod fixture;
 pub mod handshakes;
 pub mod http;

@@ -81,6 +81,24 @@ impl Log {
 
     /// Waits until a line satisfies `wanted`, and returns it.
     pub fn wait_for(&self, limit: Duration, wanted: impl Fn(&str) -> bool) -> Option<String> {
+        self.wait_until(limit, |lines| {
+            lines.iter().find(|line| wanted(line)).cloned()
+        })
+    }
+
+    /// Waits until at least `count` lines contain `text`, or the time is over: how many there are is for the caller to judge. A
+    /// line may still be on its way here when what it is about can be seen elsewhere.
+    pub fn wait_for_matching(&self, limit: Duration, text: &str, count: usize) -> Vec<String> {
+        let is_there = |lines: &[String]| {
+            let matching = lines.iter().filter(|line| line.contains(text));
+            (matching.count() >= count).then_some(())
+        };
+        self.wait_until(limit, is_there);
+        self.matching(text)
+    }
+
+    /// Waits until something is found among the lines.
+    fn wait_until<T>(&self, limit: Duration, found: impl Fn(&[String]) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + limit;
         let mut lines = self
             .shared
@@ -88,8 +106,8 @@ impl Log {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(line) = lines.iter().find(|line| wanted(line)) {
-                return Some(line.clone());
+            if let Some(found) = found(&lines) {
+                return Some(found);
             }
             let left = deadline.checked_duration_since(Instant::now())?;
             (lines, _) = self

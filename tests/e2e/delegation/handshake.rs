@@ -199,9 +199,9 @@ fn nss_refuses_what_is_no_credential() {
     assert_eq!(stage.refusal(&edge), "SEC_ERROR_BAD_SIGNATURE");
 
     // A second, and past it. NSS has no clock but the machine's.
-    let asked = Instant::now();
     let short = stage.delegate(kind, scheme, &own, Duration::from_secs(1));
+    let issued = Instant::now();
     let edge = stage.edge(&certificate, short.as_bytes(), &own);
-    std::thread::sleep(Duration::from_secs(2).saturating_sub(asked.elapsed()));
+    std::thread::sleep(Duration::from_secs(2).saturating_sub(issued.elapsed()));
     assert_eq!(stage.refusal(&edge), "SSL_ERROR_DC_EXPIRED");
 }

@@ -298,12 +298,12 @@ fn each_condition_lets_through_and_refuses_and_the_line_is_named() {
         check(&site, client, unmet, &answer, &decided);
     }
     // The log names the setting too, and the metrics count; nobody is told.
-    let log = site.server.log().matching("keyserver::refused");
-    assert!(
-        log.iter()
-            .any(|line| line.contains("no grant of tls13-sign covers it: `sni`")),
-        "{log:?}"
-    );
+    let log = site.server.log();
+    let named = log.wait_for(Duration::from_secs(30), |line| {
+        line.contains("keyserver::refused")
+            && line.contains("no grant of tls13-sign covers it: `sni`")
+    });
+    assert!(named.is_some(), "{log}");
     let refused = site
         .server
         .metric(&["keyserver_rejected_total", "acl"])
@@ -313,6 +313,7 @@ fn each_condition_lets_through_and_refuses_and_the_line_is_named() {
 
 #[test]
 fn a_client_is_told_what_its_grants_are_bound_to() {
+    clock::wait_past_midnight();
     let conditions = "source = [\"127.0.0.0/8\"]\nhours = \"00:00-24:00\"\nrate = \"600/min\"\ndaily = 1000\n\
                       expires = 2099-06-30\nschemes = [\"ecdsa_secp256r1_sha256\"]";
     let clients = vec![rule("edge-1", &["tls13-sign"], conditions)];

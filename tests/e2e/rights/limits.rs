@@ -19,18 +19,6 @@ fn uses(wire: &mut Wire, ski: Ski, most: usize) -> usize {
     used.count()
 }
 
-/// Another day would make the numbers wrong.
-fn wait_past_midnight() {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
-    let left = 86_400 - now % 86_400;
-    if left < 240 {
-        thread::sleep(Duration::from_secs(left + 1));
-    }
-}
-
 #[test]
 fn a_rate_says_when_to_come_back_to_those_with_the_right() {
     let clients = vec![
@@ -102,7 +90,7 @@ fn a_rate_says_when_to_come_back_to_those_with_the_right() {
 
 #[test]
 fn a_day_has_its_uses_whatever_is_restarted() {
-    wait_past_midnight();
+    clock::wait_past_midnight();
     let clients = vec![
         rule("edge-1", &["tls13-sign"], ""),
         rule("few", &["tls13-sign"], "daily = 60"),

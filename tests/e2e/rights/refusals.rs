@@ -10,6 +10,7 @@ use super::*;
     reason = "a table of cases, a line or few each"
 )]
 fn every_refusal_has_the_same_bytes() {
+    clock::wait_past_midnight();
     let fixture = Fixture::new();
     fixture.add_key("rsa", KeyKind::Rsa2048);
     fixture.write_identity("stranger", &fixture.pki.client("stranger"));
