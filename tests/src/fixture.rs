@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tempfile::TempDir;
 
 use crate::keys::KeyKind;
@@ -29,6 +30,19 @@ pub struct Fixture {
 impl Default for Fixture {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// How many files a test and the server that it starts may have open: some come with a crowd of connections, and a shell
+/// allows 1,024.
+const OPEN_FILES: u64 = 16 * 1024;
+
+/// Allows as many, if the system lets this process. Otherwise a test that needs them says so.
+fn allow_open_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < OPEN_FILES
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES.min(hard), hard);
     }
 }
 
@@ -49,6 +63,7 @@ impl Fixture {
     }
 
     fn with_server_identity(pki: Pki, identity: &Identity) -> Self {
+        allow_open_files();
         let directory = tempfile::Builder::new().prefix("keyserver-test-").tempdir();
         let fixture = Self {
             directory: directory.expect("a temporary directory"),
