@@ -289,11 +289,11 @@ fn threads_share_the_load() {
         result["intervals"]
     );
     assert_eq!(number(&result, "/result/ok"), 2000.0);
-    // More than one thread alone has sent. An answer that comes after the last second is in none of them.
+    // An answer that comes after the last second, because the machine stood still then, is in none of them.
     let answered: f64 = (0..2)
         .map(|second| number(&result, &format!("/intervals/{second}/achieved")))
         .sum();
-    assert!(answered > 1200.0, "{answered}");
+    assert!(answered > 1700.0, "{answered}");
 }
 
 #[test]
