@@ -11,8 +11,11 @@
 mod common;
 
 use std::io::{ErrorKind, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use accel::{Backend, Class, Engine, EngineChoice, EngineConfig, Job, Single, VerifyRate};
 use common::edge::{Edge, identity};
 use common::{MINIMAL, Site};
 use keyserver::Server;
@@ -182,5 +185,76 @@ fn a_connection_that_takes_no_answers_is_not_read_from() {
     let answers = edge.answers(asked as usize);
     assert!(answers.iter().all(|answer| *answer == (None, None)));
     writer.join().unwrap().unwrap();
+    server.stop();
+}
+
+/// AWS-LC, which counts how many of its batches are under way one within the other, now and at most.
+#[derive(Clone, Default)]
+struct Nesting(Arc<AtomicUsize>, Arc<AtomicUsize>);
+
+impl Backend for Nesting {
+    fn name(&self) -> &'static str {
+        "nesting"
+    }
+
+    fn lanes(&self, _: Class) -> usize {
+        1
+    }
+
+    fn checks_results(&self) -> bool {
+        true
+    }
+
+    fn run(&self, jobs: &mut [Job<'_>]) {
+        Single.run(jobs);
+    }
+
+    fn run_yielding(&self, jobs: &mut [Job<'_>], between: &mut dyn FnMut()) {
+        let depth = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        self.1.fetch_max(depth, Ordering::Relaxed);
+        Single.run_yielding(jobs, between);
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Brief work is slipped in between long operations. Between brief ones there is no hurry: their results are to leave together,
+/// and not one by one.
+#[test]
+fn brief_work_interrupts_long_work_and_not_its_own_kind() {
+    let site = Site::new();
+    site.write_private("keys/rsa.key", RSA);
+    let brief = site.add_key("brief");
+    site.configure(&format!("{MINIMAL}\n[accel]\nthreads = 1\n"));
+    let nesting = Nesting::default();
+    let choice = EngineConfig {
+        engine: EngineChoice::Single,
+        verify_ecdsa: VerifyRate::NEVER,
+        calibration: Duration::ZERO,
+    };
+    let engine = Engine::with_backends(choice, Box::new(nesting.clone()), None).unwrap();
+    let server = Server::start_on(Config::load(&site.config()).unwrap(), engine).unwrap();
+    let long = accel::Key::from_bytes(RSA.as_bytes()).unwrap();
+    let brief = accel::Key::from_bytes(brief.serialize_pem().as_bytes()).unwrap();
+    let request = |ski, opcode| Request {
+        ski: Some(ski),
+        payload: &[7; 32],
+        extended: true,
+        ..Request::new(0, opcode)
+    };
+    let long = request(long.ski(), Opcode::RsaPssSignSha256);
+    let brief = request(brief.ski(), Opcode::EcdsaSignSha256);
+    let mut edge = Edge::connect(&identity(&site), server.local_addr());
+    edge.ask(&brief, 200);
+    edge.answers(200);
+    assert_eq!(nesting.1.load(Ordering::Relaxed), 1);
+    let began = keyserver::clock::now();
+    while nesting.1.load(Ordering::Relaxed) == 1 {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        edge.ask(&long, 8);
+        let first = edge.answers(1).len();
+        edge.ask(&brief, 8);
+        edge.answers(16 - first);
+    }
+    assert_eq!(nesting.1.load(Ordering::Relaxed), 2);
     server.stop();
 }

@@ -78,8 +78,12 @@ fn run(context: &WorkerContext, heartbeat: &Heartbeat) {
             Next::Turn(turn) => {
                 results.before(turn.time);
                 // A long batch is no reason for brief work to wait: it is run in between, a turn
-                // at a time, so that neither stops the other.
+                // at a time, so that neither stops the other. Brief work itself is soon over, and its results
+                // are gathered.
                 run_batch(context, turn.class, &mut hands.batch, &mut || {
+                    if turn.is_brief {
+                        return;
+                    }
                     if let Some(turn) = context.dispatcher.take_brief(&mut brief) {
                         run_batch(context, turn.class, &mut brief.batch, &mut || {});
                     }

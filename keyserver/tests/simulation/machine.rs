@@ -239,7 +239,7 @@ impl<Q: Queue> Machine<Q> {
             }
         }
         if let Some(turn) = thread.turn {
-            let whole = turn.is_long || self.times.is_brief(turn.class) || turn.jobs < 3;
+            let whole = turn.is_long || turn.is_brief || turn.jobs < 3;
             let slice_ns = if whole {
                 thread.left_ns
             } else {

@@ -24,6 +24,7 @@ const LONG_MIN: Duration = Duration::from_micros(300);
 #[derive(Debug, Clone)]
 pub struct Times {
     costs: [Cost; Class::ALL.len()],
+    is_brief: [bool; Class::ALL.len()],
     /// The brief classes, then the others; in both, the cheapest job first.
     order: [Class; Class::ALL.len()],
 }
@@ -39,6 +40,8 @@ pub struct Turn {
     pub time: Duration,
     /// Whether brief work has to wait until the turn ends, for a time that matters.
     pub is_long: bool,
+    /// Whether it is brief work itself: then no other is slipped in.
+    pub is_brief: bool,
 }
 
 impl Times {
@@ -47,8 +50,13 @@ impl Times {
     pub fn new(costs: [Cost; Class::ALL.len()]) -> Self {
         let mut times = Self {
             costs,
+            is_brief: [false; Class::ALL.len()],
             order: Class::ALL,
         };
+        times.is_brief = Class::ALL.map(|class| {
+            times.turn(class, limits::BATCH_MAX).time <= BRIEF_MAX
+                && times.cost(class).single <= BRIEF_MAX
+        });
         let mut order = Class::ALL;
         order.sort_by_key(|class| (!times.is_brief(*class), times.job(*class)));
         times.order = order;
@@ -92,6 +100,7 @@ impl Times {
                 jobs: fill,
                 time: cost.best(fill),
                 is_long: false,
+                is_brief: self.is_brief(class),
             };
         }
         let single = cost.single.as_nanos().max(1);
@@ -103,14 +112,14 @@ impl Times {
             jobs,
             time,
             is_long: time > LONG_MIN,
+            is_brief: self.is_brief(class),
         }
     }
 
     /// Whether a class goes before what is dear, and into its batches.
     #[must_use]
-    pub fn is_brief(&self, class: Class) -> bool {
-        self.turn(class, limits::BATCH_MAX).time <= BRIEF_MAX
-            && self.cost(class).single <= BRIEF_MAX
+    pub const fn is_brief(&self, class: Class) -> bool {
+        self.is_brief[class.index()]
     }
 
     /// Who goes first: the brief classes, then the others; in both, the cheapest job first.
