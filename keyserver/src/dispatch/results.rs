@@ -3,8 +3,9 @@
 //! A reply costs little more than nothing when it leaves with others of its connection: what costs is waking the I/O
 //! thread, changing from one thread to the other and going through TCP. Where both have a CPU together, an I/O thread that
 //! is told of each batch of P-256 runs after each, and sends eight replies. So it is told when there is no more to do, or when
-//! the next batch would make the first result wait for longer than [`limits::GATHERING`]: as the signatures of a
-//! dozen connections, whose requests came together, leave together.
+//! the next batch would make a result wait for longer than it may: for [`limits::GATHERING`], as the signatures of a
+//! dozen connections, whose requests came together, leave together; and for longer where requests wait for long, since
+//! there it takes longer until a connection has several.
 //!
 //! An I/O thread with a CPU of its own is told at once.
 
@@ -23,8 +24,8 @@ pub(super) struct Results<'a> {
     gives_way: bool,
     /// I/O threads that have not been told, a bit for each, from the 64th on together with others.
     untold: u64,
-    /// Since when.
-    since: Option<Instant>,
+    /// By when they are to be told.
+    tell_by: Option<Instant>,
     /// When the I/O threads of this CPU had last taken all results.
     let_in_at: Instant,
 }
@@ -36,17 +37,19 @@ impl<'a> Results<'a> {
             rings,
             gives_way,
             untold: 0,
-            since: None,
+            tell_by: None,
             let_in_at: clock::now(),
         }
     }
 
-    /// Gives a job back to the I/O thread it came from, which is not told yet.
-    pub(super) fn add(&mut self, job: Box<Job>) {
-        let shard = job.shard;
+    /// Gives a job that has just ended back to the I/O thread it came from, which is not told yet.
+    pub(super) fn add(&mut self, job: Box<Job>, now: Instant) {
+        let (shard, came) = (job.shard, job.admitted_at);
         if let Some(ring) = self.rings.get(shard) {
             ring.push(job);
             self.untold |= 1 << (shard % 64);
+            let tell_by = now + may_be_kept(now.saturating_duration_since(came));
+            self.tell_by = Some(self.tell_by.map_or(tell_by, |other| other.min(tell_by)));
         }
     }
 
@@ -54,15 +57,13 @@ impl<'a> Results<'a> {
     pub(super) fn added(&mut self) {
         if !self.gives_way {
             self.announce();
-        } else if self.untold != 0 && self.since.is_none() {
-            self.since = Some(clock::now());
         }
     }
 
     /// The thread is about to do something that takes so long.
     pub(super) fn before(&mut self, time: Duration) {
-        if let Some(since) = self.since
-            && clock::now().saturating_duration_since(since) + time > limits::GATHERING
+        if let Some(tell_by) = self.tell_by
+            && clock::now() + time > tell_by
         {
             self.announce();
         }
@@ -74,7 +75,7 @@ impl<'a> Results<'a> {
         if untold == 0 {
             return;
         }
-        self.since = None;
+        self.tell_by = None;
         let mut is_left = false;
         for (shard, ring) in self.rings.iter().enumerate() {
             if untold & (1 << (shard % 64)) != 0 {
@@ -101,6 +102,11 @@ impl<'a> Results<'a> {
     }
 }
 
+/// How long a result may be kept whose request has waited for so long.
+fn may_be_kept(waited: Duration) -> Duration {
+    (waited / limits::GATHERING_PART).clamp(limits::GATHERING, limits::GATHERING_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::job::JobPool;
@@ -114,7 +120,8 @@ mod tests {
             weight: 1,
         };
         let mut pool = JobPool::new(0, 1);
-        results.add(pool.take(clock::now(), client).expect("an empty pool"));
+        let job = pool.take(clock::now(), client).expect("an empty pool");
+        results.add(job, clock::now());
         results.added();
     }
 
@@ -130,14 +137,14 @@ mod tests {
         let mut results = Results::new(&rings, true);
         finish(&mut results);
         // As if no time passed from here on: a test may stand still for longer than results are gathered.
-        results.since = Some(clock::now() + Duration::from_hours(1));
-        results.before(limits::GATHERING);
+        results.tell_by = Some(clock::now() + Duration::from_hours(1));
+        results.before(Duration::from_mins(59));
         assert!(!is_told(&rings[0]).await);
         // The next batch would take too long for the first.
-        results.before(limits::GATHERING + Duration::from_nanos(1));
+        results.before(Duration::from_mins(61));
         assert!(is_told(&rings[0]).await);
         // There is nothing new.
-        results.before(limits::GATHERING);
+        results.before(Duration::from_hours(1));
         results.announce();
         assert!(!is_told(&rings[0]).await);
         // There is no other work.
@@ -149,6 +156,34 @@ mod tests {
         std::thread::sleep(limits::GATHERING);
         results.before(Duration::ZERO);
         assert!(is_told(&rings[0]).await);
+    }
+
+    /// Whoever waits for long has its results gathered for longer, unless there are those of others among them.
+    #[test]
+    fn what_has_waited_little_is_told_soon() {
+        let ms = Duration::from_millis;
+        assert_eq!(
+            [ms(0), ms(1), ms(3), ms(60)].map(may_be_kept),
+            [
+                limits::GATHERING,
+                limits::GATHERING,
+                ms(3) / limits::GATHERING_PART,
+                limits::GATHERING_MAX
+            ]
+        );
+        let rings = [Arc::new(CompletionRing::new(8))];
+        let mut results = Results::new(&rings, true);
+        let client = Client {
+            number: 1,
+            weight: 1,
+        };
+        let (mut pool, now) = (JobPool::new(0, 8), clock::now());
+        for waited in [ms(60), ms(0), ms(60)] {
+            let mut job = pool.take(now, client).expect("room");
+            job.admitted_at = now.checked_sub(waited).expect("the clock runs");
+            results.add(job, now);
+        }
+        assert_eq!(results.tell_by, Some(now + limits::GATHERING));
     }
 
     #[tokio::test]

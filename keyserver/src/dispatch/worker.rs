@@ -108,6 +108,7 @@ fn hand_back(context: &WorkerContext, hands: &mut Hands, results: &mut Results<'
     for job in &mut hands.late {
         job.outcome = Outcome::TooLate;
     }
+    let now = clock::now();
     for job in hands.batch.drain(..).chain(hands.late.drain(..)) {
         let job = if job.awaits_ledger() {
             let Err(refused) = context.ledger.submit(job) else {
@@ -117,7 +118,7 @@ fn hand_back(context: &WorkerContext, hands: &mut Hands, results: &mut Results<'
         } else {
             job
         };
-        results.add(job);
+        results.add(job, now);
     }
     results.added();
 }
