@@ -99,8 +99,18 @@ pub const BRIEF_TARGET: Duration = Duration::from_millis(5);
 /// How often an I/O thread looks whether its connections have too much under way for that.
 pub const WINDOW_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Jobs under way on an I/O thread that are not too many, however long they take: what five connections may have. Fewer,
-/// and replies are no longer gathered: with 800 of P-256 the thread did 8 % less than with 1,024 (before [`GATHERING`]).
+/// They have when an answer took longer than this, three fifths of [`BRIEF_TARGET`].
+pub const WINDOW_TIME: Duration = Duration::from_millis(3);
+
+/// As many requests as a connection may always have under way for that, so that its replies leave together. With 8 to 64 for each
+/// of 16 connections an I/O thread did about as much, with less than 20 for each of 64 it did less.
+pub const WINDOW_LEAST: usize = 16;
+
+/// Nearly what is promised at the worst, twice [`BRIEF_TARGET`]. When an answer took longer than this, a connection may have less.
+pub const WINDOW_PROMISE: Duration = Duration::from_millis(9);
+
+/// Jobs under way on an I/O thread that are not too many, however long they take: what five connections may have, or fewer where
+/// crypto threads are so slow that as many could not be done in [`WINDOW_PROMISE`].
 pub const WINDOW_JOBS: usize = 5 * IN_FLIGHT_PER_CONNECTION;
 
 /// As many jobs as a connection may have in flight may wait beyond that on a small machine, but no more

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use accel::Class;
 use tokio::sync::mpsc;
 
 use self::buffers::Buffers;
@@ -118,6 +119,7 @@ impl<S: Stream> Shard<S> {
     fn new(context: ShardContext) -> Self {
         let limits = context.state.snapshot.load().config.limits;
         let handshakes = limits.handshakes.div_ceil(context.io_threads.max(1));
+        let briefest = context.state.engine().costs().class(Class::P256).per_job();
         Self {
             pool: RefCell::new(JobPool::new(context.index, limits::JOBS_PER_SHARD)),
             context,
@@ -128,7 +130,7 @@ impl<S: Stream> Shard<S> {
             refusals: RefusalLog::default(),
             pace: Pace::default(),
             long_turns: LongTurns::default(),
-            window: Window::new(limits.in_flight_per_connection, clock::now()),
+            window: Window::new(limits.in_flight_per_connection, briefest, clock::now()),
             handshakes: Handshakes::new(handshakes),
             draining: Cell::new(false),
             cut_at: Cell::new(None),

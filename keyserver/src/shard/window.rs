@@ -4,11 +4,14 @@
 //! I/O thread takes longer to read and answer a request than the crypto thread to sign it, and of some thousand that are
 //! under way each waits until all have been read and signed and until those before it are written. How long that is depends on
 //! the machine. So it is measured, and a window follows it, the same for all connections: it shrinks when an answer took
-//! almost as long as is promised, and grows while all are early. What is beyond it is left unread, as what is
+//! most of the time that is promised, and grows while all are early. What is beyond it is left unread, as what is
 //! beyond the cap of a connection.
 //!
-//! With less than [`limits::WINDOW_JOBS`] under way it does not shrink: then something else is slow, and fewer requests would
-//! only take work from the crypto threads.
+//! Down to [`limits::WINDOW_LEAST`] for each connection that costs nothing: replies still leave together, and more of what they
+//! are made in stays in the caches. With less, replies leave alone. So it shrinks further only where the promise is about to be
+//! broken, and only while there is more under way than such a machine needs.
+//!
+//! With no more under way than one connection may have it does not shrink: then something else is slow.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -21,6 +24,8 @@ use crate::limits;
 #[derive(Debug)]
 pub(crate) struct Window {
     most: usize,
+    /// Jobs under way that are not too many, however long they take.
+    jobs: usize,
     size: Cell<usize>,
     /// When it is next adapted.
     due: Cell<Instant>,
@@ -29,10 +34,15 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// A window of `most` requests, which is also as large as it gets.
-    pub(crate) fn new(most: usize, now: Instant) -> Self {
+    /// A window of `most` requests, which is also as large as it gets, where a crypto thread takes so long for `each` of the
+    /// briefest.
+    pub(crate) fn new(most: usize, each: Duration, now: Instant) -> Self {
+        // To read and answer it takes about as long again.
+        let in_time = limits::WINDOW_PROMISE.as_nanos() / (each.as_nanos() * 2).max(1);
+        let in_time = usize::try_from(in_time).unwrap_or(usize::MAX);
         Self {
             most,
+            jobs: in_time.clamp(limits::IN_FLIGHT_PER_CONNECTION, limits::WINDOW_JOBS),
             size: Cell::new(most),
             due: Cell::new(now + limits::WINDOW_INTERVAL),
             slowest: Cell::new(Duration::ZERO),
@@ -55,16 +65,20 @@ impl Window {
         }
         let (size, slowest) = (self.size.get(), self.slowest.take());
         self.due.set(now + limits::WINDOW_INTERVAL);
-        // Twice the target is promised to what is admitted.
-        let limit = limits::BRIEF_TARGET.mul_f32(1.8);
-        if slowest > limit && under_way > limits::WINDOW_JOBS {
-            // In proportion to the time, but by half at most: a machine may have stood still.
-            let in_time = size as u128 * limit.as_nanos() / slowest.as_nanos();
-            let in_time = usize::try_from(in_time).unwrap_or(size);
-            self.size.set(in_time.max(size / 2).max(1));
-        } else if slowest < limits::BRIEF_TARGET.mul_f32(1.4) {
-            self.size.set((size + size / 8 + 1).min(self.most));
-        }
+        let (limit, least) = if slowest > limits::WINDOW_PROMISE && under_way > self.jobs {
+            (limits::WINDOW_PROMISE, 1)
+        } else if slowest > limits::WINDOW_TIME && under_way > limits::IN_FLIGHT_PER_CONNECTION {
+            (limits::WINDOW_TIME, limits::WINDOW_LEAST)
+        } else {
+            if slowest < limits::WINDOW_TIME * 2 / 3 {
+                self.size.set((size + size / 8 + 1).min(self.most));
+            }
+            return;
+        };
+        // In proportion to the time, but by half at most: a machine may have stood still.
+        let in_time = size as u128 * limit.as_nanos() / slowest.as_nanos();
+        let in_time = usize::try_from(in_time).unwrap_or(size);
+        self.size.set(in_time.max(size / 2).max(least).min(size));
     }
 }
 
@@ -98,36 +112,39 @@ mod tests {
         waits
     }
 
+    /// Floods of a few connections are kept to what the caches hold, those of many to what is promised, if as little as a
+    /// machine needs can be done in that time.
     #[test]
-    fn floods_wait_no_longer_than_promised_or_than_what_may_be_under_way_takes() {
-        let promise = 2 * limits::BRIEF_TARGET;
-        for connections in [16, 64, 256] {
-            for each in [2, 4, 7, 12].map(Duration::from_micros) {
-                let window = Window::new(256, clock::now());
+    fn floods_wait_no_longer_than_promised_and_keep_the_threads_busy() {
+        for connections in [16_usize, 64, 256] {
+            for each in [2, 4, 7, 12, 24].map(Duration::from_micros) {
+                let window = Window::new(256, each / 2, clock::now());
                 let waits = run(&window, connections, each);
                 let (longest, size) = waits[9];
+                let case = format!("{connections} x {each:?}: {waits:?}");
                 let taken = |jobs: usize| each * u32::try_from(jobs).unwrap();
-                let bound = promise.max(taken(limits::WINDOW_JOBS));
-                assert!(
-                    longest <= bound.as_millis(),
-                    "{connections} x {each:?}: {waits:?}"
-                );
-                // Not less than needed: a window of all they ask for, or work for most of that time.
-                let under_way = connections * size.min(64);
-                assert!(
-                    size >= 64 || taken(under_way) > bound / 2,
-                    "{connections} x {each:?}: {waits:?}"
-                );
+                let little = taken(connections * limits::WINDOW_LEAST).max(limits::WINDOW_TIME);
+                let bound = little.min(limits::WINDOW_PROMISE.max(taken(window.jobs)));
+                // It grows until it is too large, by an eighth.
+                assert!(longest <= (bound + bound / 7).as_millis(), "{case}");
+                let under_way = taken(connections * size.min(64));
+                assert!(size >= 64 || under_way > limits::WINDOW_TIME / 2, "{case}");
             }
         }
     }
 
     #[test]
+    fn a_slow_machine_needs_less_under_way_and_never_less_than_one_connection_may_have() {
+        let jobs = |each| Window::new(256, Duration::from_micros(each), clock::now()).jobs;
+        assert_eq!([0, 2, 17, 160].map(jobs), [1280, 1280, 264, 256]);
+    }
+
+    #[test]
     fn what_is_slow_for_another_reason_does_not_shrink_it() {
         let (now, step) = (clock::now(), limits::WINDOW_INTERVAL);
-        let window = Window::new(256, now);
+        let window = Window::new(256, Duration::ZERO, now);
         let slow = Duration::from_millis(50);
-        window.answered(Class::P256, slow, limits::WINDOW_JOBS, now + step);
+        window.answered(Class::P256, slow, 256, now + step);
         window.answered(Class::Rsa2048, slow, 4000, now + step * 2);
         assert_eq!(window.size(), 256);
         window.answered(Class::P256, slow, 4000, now + step * 3);
@@ -137,5 +154,12 @@ mod tests {
             window.answered(Class::Rsa2048, slow, 4000, now + step * later);
         }
         assert_eq!(window.size(), 256);
+        // Replies of a few connections go on leaving together, however slow they are.
+        for later in 10..30 {
+            window.answered(Class::P256, slow, 1000, now + step * later);
+        }
+        assert_eq!(window.size(), limits::WINDOW_LEAST);
+        window.answered(Class::P256, slow, 4000, now + step * 30);
+        assert_eq!(window.size(), limits::WINDOW_LEAST / 2);
     }
 }
