@@ -103,10 +103,11 @@ pub const WINDOW_INTERVAL: Duration = Duration::from_millis(10);
 pub const WINDOW_TIME: Duration = Duration::from_millis(3);
 
 /// As many requests as a connection may always have under way for that, so that its replies leave together. With 8 to 64 for each
-/// of 16 connections an I/O thread did about as much, with less than 20 for each of 64 it did less.
+/// of 16 connections an I/O thread did about as much; with 256 for all of 64 it did 10 to 30 % less.
 pub const WINDOW_LEAST: usize = 16;
 
-/// Nearly what is promised at the worst, twice [`BRIEF_TARGET`]. When an answer took longer than this, a connection may have less.
+/// Nearly what is promised at the worst, twice [`BRIEF_TARGET`]. When an answer took longer than this, a connection may have less
+/// than [`WINDOW_LEAST`], if there are more than [`WINDOW_JOBS`] under way.
 pub const WINDOW_PROMISE: Duration = Duration::from_millis(9);
 
 /// Jobs under way on an I/O thread that are not too many, however long they take: what five connections may have, or fewer where

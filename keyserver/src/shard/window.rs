@@ -7,11 +7,11 @@
 //! most of the time that is promised, and grows while all are early. What is beyond it is left unread, as what is
 //! beyond the cap of a connection.
 //!
-//! Down to [`limits::WINDOW_LEAST`] for each connection that costs nothing: replies still leave together, and more of what they
-//! are made in stays in the caches. With less, replies leave alone. So it shrinks further only where the promise is about to be
+//! Down to [`limits::WINDOW_LEAST`] for each connection that costs nothing, because replies still leave together. With less they
+//! leave alone. So it shrinks further only where the promise is about to be
 //! broken, and only while there is more under way than such a machine needs.
 //!
-//! With no more under way than one connection may have it does not shrink: then something else is slow.
+//! With no more under way than one connection may have by default it does not shrink: then something else is slow.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -112,7 +112,7 @@ mod tests {
         waits
     }
 
-    /// Floods of a few connections are kept to what the caches hold, those of many to what is promised, if as little as a
+    /// Floods of a few connections are kept to [`limits::WINDOW_TIME`], those of many to what is promised, if as little as a
     /// machine needs can be done in that time.
     #[test]
     fn floods_wait_no_longer_than_promised_and_keep_the_threads_busy() {
