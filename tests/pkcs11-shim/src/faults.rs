@@ -277,6 +277,9 @@ impl Faults {
                 };
                 state.failures.push(failure);
             }
+            ["heal", function] => state
+                .failures
+                .retain(|failure| failure.function != function),
             ["hang", function, slot] => state.hangs.push((function.to_owned(), any(slot)?)),
             ["release"] => state.hangs.clear(),
             ["sessions", limit] => state.session_limit = limit.parse().ok()?,
@@ -362,6 +365,17 @@ mod tests {
         assert_eq!(failed, [2, 5]);
         assert_eq!(faults.enter("C_Sign", Some(8)), Verdict::Pass);
         assert_eq!(faults.command(&["count", "C_Sign"]).as_deref(), Some("13"));
+    }
+
+    #[test]
+    fn a_function_that_is_healed_fails_no_more_and_others_still_do() {
+        let faults = faults(&[
+            "fail C_Sign 0x30 * 1 *",
+            "fail C_Login 0xa0 * 1 *",
+            "heal C_Sign",
+        ]);
+        assert_eq!(faults.enter("C_Sign", Some(7)), Verdict::Pass);
+        assert_eq!(faults.enter("C_Login", Some(7)), Verdict::Fail(0xa0));
     }
 
     #[test]
