@@ -196,8 +196,8 @@ def overload(machine, mix):
             f"{name}: goodput of peak", 100 * answered / peak, "%", at_least=95,
             note=f"both clients; peak before and after {', '.join(number(one.answered) for one in peaks)}/s, "
             f"offered {number(result.result['offered'])}/s; "
-            + ", ".join(f"{code} {number(count / seconds)}/s" for code, count in refused.items())
-            + f"; {100 * result.per_core_second / core_second:.1f} % per core-second",
+            + "".join(f"{code} {number(count / seconds)}/s; " for code, count in refused.items())
+            + f"{100 * result.per_core_second / core_second:.1f} % per core-second",
         )
         yield Row(
             f"{name}: goodput of the flood alone, of peak", 100 * result.answered / peak,
@@ -214,7 +214,7 @@ def overload(machine, mix):
             f"{name}: p99 of a light client beside it", beside.percentile_ms("p99"), "ms",
             at_most=2 * TARGET_MS[mix],
             note=f"by the client's clock; p50 {beside.percentile_ms('p50'):.2f} ms; "
-            f"{sum(beside.errors.values())} of {beside.answered * (seconds - 2):,.0f} not answered",
+            f"{sum(beside.errors.values())} of {beside.answered * (seconds - 2):,.0f} refused or failed",
         )
         yield Row(
             f"{name}: memory grew by", memory, "MiB", at_most=4,
@@ -264,7 +264,7 @@ def greedy_row(machine, what, seed):
         failed = sum(sum(result.errors.values()) for result in results)
         return Row(
             what, worst, "ms p99", at_most=5, existing="131 ms (first come, first served)",
-            note=f"the worst of ten; the best {best:.2f} ms; {failed} of theirs failed",
+            note=f"the worst of ten; the best {best:.2f} ms; {failed} of theirs refused or failed",
         )
 
 
